@@ -1,0 +1,179 @@
+"""Makes Tensor complete: methods from the table and ops, in-place twins, indexing, operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import ops, random, shaping
+from .core.bind import Value, bind
+from .core.errors import ShapeError
+from .core.primitive import TABLE
+from .core.record import is_operand
+from .core.types import type_of
+from .indexing import fitted, get, parse, put
+from .inplace import assign
+from .rows import Methods, public_rows
+from .surface import FUNCTIONS, METHODS
+from .tensor import Tensor
+
+ALIASES = {"concat": "cat", "concatenate": "cat", "swapaxes": "transpose", "swapdims": "transpose",
+           "moveaxis": "movedim", "clip": "clamp", "true_divide": "div", "divide": "div"}
+IN_PLACE = ("clamp", "masked_fill", "scatter", "scatter_add", "index_add", "cumsum", "addmm",
+            "tril", "triu")
+
+
+def in_place(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The twin `name_` of a function: the same values written into the first argument."""
+    def method(self: Tensor, *args: Any, **params: Any) -> Tensor:
+        return assign(self, lambda x: function(x, *args, **params), name)  # type: ignore[no-any-return]
+    method.__name__ = name
+    method.__doc__ = f"`{name[:-1]}` in place."
+    return method
+
+
+def add(input: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """input + alpha·other."""
+    return bind(TABLE["add"], input, other if alpha == 1 else other * alpha)
+
+
+def sub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """input − alpha·other."""
+    return bind(TABLE["sub"], input, other if alpha == 1 else other * alpha)
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    """input / other; rounding_mode None, 'trunc' (towards 0) or 'floor' (towards −∞)."""
+    if rounding_mode is None:
+        return bind(TABLE["div"], input, other)
+    if rounding_mode == "floor":
+        return bind(TABLE["floor_divide"], input, other)
+    if rounding_mode != "trunc":
+        raise ShapeError(f"div: rounding_mode {rounding_mode!r}; write None, 'trunc' or 'floor'")
+    quotient = bind(TABLE["trunc"], bind(TABLE["div"], input, other))
+    whole = all(not hasattr(x, "dtype") and isinstance(x, int) or x.dtype.kind in "iu"
+                for x in (input, other))
+    return quotient.long() if whole else quotient
+
+
+def add_inplace_value(self: Tensor, value: Any, what: str) -> Tensor:
+    return assign(self, lambda x: fitted(value, tuple(x.shape), x), what)  # type: ignore[no-any-return]
+
+
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """Every element replaced by one number."""
+    return add_inplace_value(self, value, "fill_()")
+
+
+def zero_(self: Tensor) -> Tensor:
+    """Every element replaced by 0."""
+    return add_inplace_value(self, 0, "zero_()")
+
+
+def copy_(self: Tensor, src: Tensor) -> Tensor:
+    """The numbers of `src` (broadcast, converted) written into this tensor."""
+    return add_inplace_value(self, src, "copy_()")
+
+
+def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Replaced by numbers uniform in [a, b)."""
+    return add_inplace_value(self, random.rand_like(self, generator=generator) * (b - a) + a,
+                             "uniform_()")
+
+
+def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Replaced by normal numbers."""
+    return add_inplace_value(self, random.randn_like(self, generator=generator) * std + mean,
+                             "normal_()")
+
+
+def bernoulli_(self: Tensor, p: float = 0.5, *, generator: Any = None) -> Tensor:
+    """Replaced by 1 with probability p, else 0."""
+    return add_inplace_value(self, (random.rand_like(self, generator=generator) < p), "bernoulli_()")
+
+
+def getitem(self: Tensor, key: Any) -> Tensor:
+    return get(self, key)  # type: ignore[no-any-return]
+
+
+def setitem(self: Tensor, key: Any, value: Any) -> None:
+    """x[key] = value: through the view for basic keys, by points for arrays and masks."""
+    if not is_operand(value) and not isinstance(value, Value):
+        value = np.asarray(value)
+    basic, arrays = parse(self, key)
+    if not arrays and self._value is not None:
+        part = bind(TABLE["slice"], self, key=basic)
+        assign(part, lambda x: fitted(value, tuple(x.shape), x), "x[...] = value")
+        return
+    if arrays and any(not isinstance(k, slice) for k in basic):
+        part = bind(TABLE["slice"], self, key=basic)
+        rest = tuple(arrays.get(i, slice(None)) for i in range(part.ndim))
+        assign(part, lambda x: put(x, rest, value), "x[...] = value")
+        return
+    if not arrays:
+        raise ShapeError(f"x[...] = value on a traced tensor ({type_of(self)}): build the result "
+                         "with cr.where or cr.cat")
+    assign(self, lambda x: put(x, key, value), "x[...] = value")
+
+
+def mT(self: Tensor) -> Tensor:
+    """The last two axes exchanged."""
+    if self.ndim < 2:
+        raise ShapeError(f".mT needs two axes, this tensor is {type_of(self)}")
+    return shaping.transpose(self, -2, -1)
+
+
+def T(self: Tensor) -> Tensor:
+    """All axes in reversed order."""
+    return shaping.permute(self, *reversed(range(self.ndim)))
+
+
+def operator_matmul(self: Tensor, other: Any) -> Any:
+    return ops.matmul(self, other) if is_operand(other) else NotImplemented
+
+
+def operator_rmatmul(self: Tensor, other: Any) -> Any:
+    return ops.matmul(ops.as_operand(other), self) if is_operand(other) else NotImplemented
+
+
+def augmented(name: str) -> Callable[[Tensor, Any], Any]:
+    prim = TABLE[name]
+
+    def operator(self: Tensor, other: Any) -> Any:
+        if not is_operand(other):
+            return NotImplemented
+        return assign(self, lambda x: bind(prim, x, other), f"{name} in place")
+
+    return operator
+
+
+def complete() -> None:
+    """Attach everything to Tensor."""
+    FUNCTIONS.update(add=add, sub=sub, div=div, subtract=sub)
+    METHODS.update(add=add, sub=sub, div=div, subtract=sub)
+    METHODS.update({new_: METHODS[old] for new_, old in ALIASES.items() if old in METHODS})
+    FUNCTIONS.update({new_: FUNCTIONS[old] for new_, old in ALIASES.items() if old in FUNCTIONS})
+    for name, function in METHODS.items():
+        setattr(Methods, name, function)
+    for name in (*(n for n in public_rows() if not n.startswith("_")), *IN_PLACE, *ALIASES):
+        function = METHODS.get(name) or getattr(Methods, name, None)
+        if function is not None:
+            setattr(Methods, f"{name}_", in_place(function, f"{name}_"))
+    for function in (fill_, zero_, copy_, uniform_, normal_, bernoulli_):
+        setattr(Methods, function.__name__, function)
+    special: dict[str, Any] = {
+        "__getitem__": getitem, "__setitem__": setitem, "mT": property(mT), "T": property(T),
+        "__matmul__": operator_matmul, "__rmatmul__": operator_rmatmul,
+        "__neg__": Methods.neg, "__abs__": Methods.abs,  # type: ignore[attr-defined]
+        "__invert__": Methods.bitwise_not, "__pos__": lambda x: x}  # type: ignore[attr-defined]
+    for method, name in {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div",
+                         "ipow": "pow", "ifloordiv": "floor_divide", "imod": "remainder",
+                         "iand": "bitwise_and", "ior": "bitwise_or", "ixor": "bitwise_xor"}.items():
+        special[f"__{method}__"] = augmented(name)
+    for name, function in special.items():
+        setattr(Tensor, name, function)
+
+
+complete()

@@ -1,0 +1,304 @@
+"""Backpropagation on the recorded tape: `backward`, `grad`, and whether operations are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from .autodiff.reverse import reverse
+from .core.bind import Value, state
+from .core.cuts import forget_cuts, note_cut, recent_cuts
+from .core.errors import (
+    GradientError,
+    LeafError,
+    NoGradientError,
+    NotScalarError,
+    ShapeError,
+    UnusedError,
+)
+from .core.node import Node, wrote
+from .core.record import new
+from .core.types import type_of
+
+__all__ = ["backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled",
+           "is_inference_mode_enabled", "no_grad", "set_grad_enabled"]
+
+
+# ---------------------------------------------------------------- recording on and off
+
+
+class _Mode:
+    """A context manager and decorator that sets what is recorded."""
+
+    recording: int = 1
+    inference: bool = False
+
+    def __enter__(self) -> None:
+        self._before = (*getattr(self, "_before", ()), (state.recording, state.inference))
+        if not self.recording:
+            note_cut(f"{type(self).__name__}()")
+        state.recording = self.recording and max(state.recording, 1)
+        state.inference = self.inference or (state.inference and not self.recording)
+
+    def __exit__(self, *exc: object) -> None:
+        *rest, (state.recording, state.inference) = self._before
+        self._before = tuple(rest)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        mode = type(self)
+
+        @wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with mode():
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+class no_grad(_Mode):  # noqa: N801
+    """Nothing is recorded inside; results do not require a gradient.
+
+    >>> import chainrule as cr
+    >>> w = cr.ones(2, requires_grad=True)
+    >>> with cr.no_grad():
+    ...     (2 * w).requires_grad
+    False
+    """
+
+    recording = 0
+
+
+class enable_grad(_Mode):  # noqa: N801
+    """Recording is on inside, also within `no_grad`."""
+
+    recording = 1
+
+
+class inference_mode(_Mode):  # noqa: N801
+    """`no_grad` whose results must never take part in a recorded operation."""
+
+    recording = 0
+    inference = True
+
+    def __init__(self, mode: bool = True) -> None:
+        if not mode:
+            self.recording, self.inference = 1, False
+
+
+class set_grad_enabled(_Mode):  # noqa: N801
+    """Recording on or off, at once and until the end of a `with` block if used as one."""
+
+    def __init__(self, mode: bool) -> None:
+        self._outer = (state.recording, state.inference)
+        self.recording = int(bool(mode))
+        state.recording = self.recording and max(state.recording, 1)
+
+    def __enter__(self) -> None:
+        self._before = (self._outer,)
+        state.recording = self.recording and max(state.recording, 1)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        mode = bool(self.recording)
+        state.recording, state.inference = self._outer
+
+        @wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with set_grad_enabled(mode):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+
+def is_grad_enabled() -> bool:
+    """Are operations being recorded?"""
+    return state.recording > 0
+
+
+def is_inference_mode_enabled() -> bool:
+    """Is this inside `inference_mode`?"""
+    return state.inference
+
+
+# ---------------------------------------------------------------- backward
+
+
+def _listed(x: Any) -> list[Any]:
+    return [x] if isinstance(x, Value) else list(x)
+
+
+def seed(y: Any, g: Any, on_tensors: bool, what: str) -> Any:
+    """The cotangent to start from at `y`: given, or one for a single number."""
+    if y._node is None:
+        raise no_graph(y, what)
+    if g is None:
+        if np.prod(y.shape, dtype=int) != 1:
+            raise NotScalarError(
+                f"{what} needs one number to start from, but this tensor is {type_of(y)}, made by "
+                f"{y._node.name} at {y._node.origin}. Reduce it first, y.sum() or y.mean(), or "
+                f"give the weight of each element: backward(gradient=cr.ones_like(y)).")
+        g = np.ones(y.shape, y.dtype)
+        return new(g) if on_tensors else g
+    if not isinstance(g, Value):
+        g = new(np.asarray(g, y.dtype))
+    if g.shape != y.shape:
+        raise ShapeError(f"{what}: gradient= is {type_of(g)}, the tensor is {type_of(y)}; the two "
+                         "must have one shape")
+    if g.dtype != y.dtype:
+        g = g.to(y.dtype)  # type: ignore[attr-defined]
+    return g if on_tensors else g._value  # type: ignore[attr-defined]
+
+
+def no_graph(y: Any, what: str) -> NoGradientError:
+    """The error for a tensor no gradient can flow from, with the places where it was cut."""
+    if y.dtype.kind != "f":
+        return NoGradientError(
+            f"{what}: a tensor of dtype {y.dtype} has no gradient: whole numbers and bools do not "
+            "change continuously. Positions and comparisons (argmax, round to int, >) have "
+            "derivative 0 almost everywhere; use a smooth stand-in such as softmax or sigmoid, or "
+            "make the tensor float.")
+    places = "".join(f"\n  {cut.what} at {cut.origin}\n      {cut.origin.source()}"
+                     for cut in recent_cuts()[-3:])
+    if places:
+        hint = ("Places where a graph was cut, latest last:" + places +
+                "\nLet the loss be computed from the parameters by tensor operations alone.")
+    else:
+        hint = ("No operation on the way to it involved a tensor with requires_grad=True. Create "
+                "the parameters with requires_grad=True (nn.Module does), and do not copy them "
+                "with cr.tensor(...).")
+    return NoGradientError(f"{what}: this tensor ({type_of(y)}) is not connected to anything that "
+                           f"requires a gradient. {hint}")
+
+
+def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None,
+             create_graph: bool = False, inputs: Any = None) -> None:
+    """Add the gradients of `tensors` to the `.grad` of the leaves below them (or of `inputs`).
+
+    dL/dw of every leaf w comes from one walk over the recorded nodes, last to first (reverse-mode
+    accumulation; Rumelhart, Hinton and Williams 1986, Griewank and Walther 2008).
+    """
+    ys = _listed(tensors)
+    gs = [None] * len(ys) if grad_tensors is None else _listed(grad_tensors)
+    if len(gs) != len(ys):
+        raise GradientError(f"backward: {len(ys)} tensors but {len(gs)} gradients")
+    retain = create_graph if retain_graph is None else retain_graph
+    on_tensors = create_graph or any(y._value is None for y in ys)
+    roots = [(y._node, seed(y, g, on_tensors, "backward()")) for y, g in zip(ys, gs, strict=True)]
+    wanted: list[Node] | None = None
+    targets: dict[Node, Any] = {}
+    if inputs is not None:
+        chosen = _listed(inputs)
+        if not chosen:
+            raise GradientError("backward(inputs=[]): name at least one tensor, or leave inputs out")
+        for x in chosen:
+            require_grad(x, "backward(inputs=...)")
+            targets[x._node] = x
+        wanted = list(targets)
+    mode = state.recording
+    state.recording = mode if create_graph or (on_tensors and mode) else 0
+    try:
+        if create_graph and not state.recording:
+            state.recording = 1
+        found = reverse(roots, wanted, retain_graph=retain, on_tensors=on_tensors)
+    finally:
+        state.recording = mode
+    for node, g in found.items():
+        tensor = targets.get(node) if targets else (node.out() if node.out is not None else None)
+        if tensor is not None:
+            accumulate(tensor, node, g, on_tensors)
+    forget_cuts()
+
+
+def accumulate(tensor: Any, node: Node, g: Any, on_tensors: bool) -> None:
+    """tensor.grad += g."""
+    before = tensor._grad
+    if on_tensors:
+        tensor._grad = g if before is None else before + g
+    else:
+        if type(g) is not np.ndarray:
+            g = np.asarray(g)
+        if g.dtype is not node.dtype and g.dtype != node.dtype:
+            g = g.astype(node.dtype)
+        if before is None:
+            tensor._grad = new(g)
+        elif before._node is not None:
+            tensor._grad = before + new(g)
+        else:
+            np.add(before._value, g, out=before._value)
+            wrote(before._value, "gradient accumulation")
+    extra = tensor._extra
+    if extra is not None and extra.after_grad:
+        for hook in list(extra.after_grad.values()):
+            hook(tensor)
+
+
+def require_grad(x: Any, what: str) -> None:
+    if not isinstance(x, Value):
+        raise LeafError(f"{what}: expected tensors, got {type(x).__name__}")
+    if x._node is None:  # type: ignore[attr-defined]
+        raise LeafError(f"{what}: a tensor ({type_of(x)}) does not require a gradient. Call "
+                        "x.requires_grad_() before it is used.")
+
+
+def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
+         create_graph: bool = False, allow_unused: bool | None = None,
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
+    """The gradients of the sum of `outputs` with respect to `inputs`, without touching `.grad`.
+
+    >>> import chainrule as cr
+    >>> x = cr.tensor(3.0, requires_grad=True)
+    >>> cr.autograd.grad(x * x, x)
+    (tensor(6.),)
+    """
+    ys, xs = _listed(outputs), _listed(inputs)
+    if allow_unused is False and materialize_grads:
+        raise GradientError("grad: materialize_grads=True fills unused inputs with zeros, so "
+                            "allow_unused=False contradicts it")
+    allowed = materialize_grads if allow_unused is None else allow_unused
+    gs = [None] * len(ys) if grad_outputs is None else _listed(grad_outputs)
+    if len(gs) != len(ys):
+        raise GradientError(f"grad: {len(ys)} outputs but {len(gs)} grad_outputs")
+    for x in xs:
+        require_grad(x, "autograd.grad(inputs=...)")
+    if is_grads_batched:
+        return _batched(ys, xs, gs, retain_graph, create_graph, allowed, materialize_grads)
+    on_tensors = (create_graph or any(y._value is None for y in ys)
+                  or any(g is not None and isinstance(g, Value) and g._value is None  # type: ignore[attr-defined]
+                         for g in gs))
+    roots = [(y._node, seed(y, g, on_tensors, "autograd.grad()"))
+             for y, g in zip(ys, gs, strict=True)]
+    mode = state.recording
+    state.recording = max(mode, 1) if create_graph else 0
+    try:
+        found = reverse(roots, [x._node for x in xs], on_tensors=on_tensors,
+                        retain_graph=create_graph if retain_graph is None else retain_graph)
+    finally:
+        state.recording = mode
+    return tuple(_one(x, found.get(x._node), i, on_tensors, allowed, materialize_grads)
+                 for i, x in enumerate(xs))
+
+
+def _one(x: Any, g: Any, i: int, on_tensors: bool, allowed: bool, fill: bool) -> Any:
+    if g is not None:
+        return g if on_tensors else new(np.array(g, x.dtype, copy=None))
+    if fill:
+        return new(np.zeros(x.shape, x.dtype))
+    if allowed:
+        return None
+    raise UnusedError(
+        f"autograd.grad: input {i} ({type_of(x)}, {x._node.name} at {x._node.origin}) does not "
+        "take part in the output. Pass allow_unused=True to get None for it, or "
+        "materialize_grads=True to get zeros.")
+
+
+def _batched(ys: list[Any], xs: list[Any], gs: list[Any], retain_graph: bool | None,
+             create_graph: bool, allowed: bool, fill: bool) -> tuple[Any, ...]:
+    """One pass for each row of the given gradients, stacked."""
+    count = len(gs[0])
+    rows = [grad(ys, xs, [g[i] for g in gs], retain_graph=True if i < count - 1 else retain_graph,
+                 create_graph=create_graph, allow_unused=allowed, materialize_grads=fill)
+            for i in range(count)]
+    return tuple(None if column[0] is None else new(np.stack([g._value for g in column]))
+                 for column in zip(*rows, strict=True))

@@ -1,0 +1,1 @@
+"""The command line. `chainrule.cli.main.main` is the entry point."""

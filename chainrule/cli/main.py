@@ -1,0 +1,90 @@
+"""The command `chainrule`: its subcommands, its errors and its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import chainrule as cr
+from chainrule.core.errors import ChainruleError
+
+from . import predict, train
+from .screen import screen_for
+from .settings import add_train_arguments
+
+FAILED = 2  # what argparse uses for wrong options, and here for wrong data too
+INTERRUPTED = 130
+
+EXAMPLES = """\
+examples:
+  chainrule train digits
+  chainrule train flowers.csv --target species --layers 32
+  chainrule predict digits.safetensors digits
+"""
+
+
+def make_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser; `command` is the one that was asked for, if it is known."""
+    parser = argparse.ArgumentParser(
+        prog="chainrule",
+        description="Train networks by backpropagation, use them, and see every number of it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"chainrule {cr.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    train_parser = commands.add_parser(
+        "train", help="train a network on a data set",
+        description="Train a network on a data set, show how it went, and save it.",
+    )
+    add_train_arguments(train_parser)
+    train_parser.set_defaults(run=train.run)
+    predict_parser = commands.add_parser(
+        "predict", help="apply a saved network to new rows",
+        description="Apply a saved network to new rows.",
+    )
+    predict.add_predict_arguments(predict_parser)
+    predict_parser.set_defaults(run=predict.run)
+    explain_parser = commands.add_parser(
+        "explain", help="show a worked example, every number of it",
+        description="Show forward and backward pass of a worked example, every number of it.",
+    )
+    if command == "explain":
+        # Only now: the other commands start faster without it.
+        explain = importlib.import_module("chainrule.explain.command")
+        explain.add_arguments(explain_parser)
+        explain_parser.set_defaults(run=explain.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        args = make_parser(words[0] if words else None).parse_args(words)
+        code = args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        fail("stopped")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ChainruleError, OSError) as error:
+        fail(str(error))
+        return FAILED
+    return int(code)
+
+
+def fail(message: str) -> None:
+    """One message on standard error."""
+    screen = screen_for(sys.stderr)
+    screen.line(f"{screen.style('error', 'red', 'bold')}: {message}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+"""Types, values, nodes, graphs and `bind`: everything that knows no particular primitive."""
+
+from . import probe as probe

@@ -1,0 +1,216 @@
+"""A `Node` is a row of the table applied: what the tape and every graph are made of."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .types import ArrayType
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    import numpy as np
+
+    from .primitive import Primitive
+
+# One clock for recording and for writing: a write that is later than a node came after its save.
+tick = itertools.count(1).__next__
+
+
+class Node:
+    """One application of a primitive.
+
+    `inputs` holds a node for each operand that is tracked and None for the others. `saved` holds,
+    for each operand, its value if the backward rules read it, else something with `shape` and
+    `dtype` (the operand's own node where it has one). `out` is the result if the rules read it;
+    `plan` says which of these are read. Small values are kept in any case, for explain.
+    A leaf has no primitive; its tensor is reached weakly, so a graph never keeps a tensor alive.
+    """
+
+    __slots__ = ("__weakref__", "code", "dtype", "freed", "hooks", "inputs", "lasti", "out",
+                 "params", "plan", "prim", "saved", "scope", "seq", "shape")
+
+    def __init__(self, prim: Primitive | None, inputs: tuple[Node | None, ...],
+                 params: dict[str, Any], saved: tuple[Any, ...], out: Any, plan: Any,
+                 shape: tuple[int, ...], dtype: np.dtype[Any],
+                 code: Any, lasti: int, scope: Any) -> None:
+        self.prim = prim
+        self.inputs = inputs
+        self.params = params
+        self.saved = saved
+        self.out = out
+        self.plan = plan
+        self.shape = shape
+        self.dtype = dtype
+        self.code = code
+        self.lasti = lasti
+        self.scope = scope
+        self.seq = tick()
+        self.freed: Origin | None = None
+        self.hooks: Any = None
+
+    @property
+    def type(self) -> ArrayType:
+        return ArrayType(self.shape, self.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def name(self) -> str:
+        return self.prim.name if self.prim is not None else "leaf"
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.of(self.code, self.lasti, self.scope)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.type} at {self.origin}>"
+
+
+# ---------------------------------------------------------------- origins
+
+PACKAGE = __name__.partition(".")[0]
+_internal: dict[str, bool] = {}
+
+
+def is_internal(filename: str) -> bool:
+    """Does this file belong to the package? Remembered, since every recorded node asks."""
+    known = _internal.get(filename)
+    if known is None:
+        root = sys.modules[PACKAGE].__path__[0]
+        known = _internal[filename] = filename.startswith(root) or filename == "<string>"
+    return known
+
+
+def user_frame(frame: Any) -> Any:
+    """The first frame outside the package, from `frame` outwards."""
+    internal = _internal
+    while frame is not None:
+        name = frame.f_code.co_filename
+        known = internal.get(name)
+        if known is None:
+            known = is_internal(name)
+        if not known:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def here() -> tuple[Any, int]:
+    """(code, instruction offset) of the user's line that is running now."""
+    frame = user_frame(sys._getframe(1))
+    return (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+
+
+class Origin(NamedTuple):
+    """Where a node came from: the user's file, line and function, and the module path."""
+
+    file: str
+    line: int
+    function: str
+    module: str
+
+    @staticmethod
+    def of(code: CodeType | None, lasti: int, scope: Any) -> Origin:
+        if code is None:
+            return Origin("", 0, "", scope_path(scope))
+        line = code.co_firstlineno
+        for start, end, number in code.co_lines():
+            if start <= lasti < end and number is not None:
+                line = number
+        return Origin(code.co_filename, line, code.co_name, scope_path(scope))
+
+    @staticmethod
+    def now(scope: Any = None) -> Origin:
+        return Origin.of(*here(), scope)
+
+    def __str__(self) -> str:
+        if not self.file:
+            return "an unknown line"
+        place = f"{self.file}:{self.line}"
+        return f"{place} ({self.module})" if self.module else place
+
+    def source(self) -> str:
+        """The text of the line, or '' if it cannot be read."""
+        return linecache.getline(self.file, self.line).strip()
+
+
+def scope_path(scope: Any) -> str:
+    """`encoder.0.linear` from the chain of modules whose call was running."""
+    names: list[str] = []
+    while scope is not None:
+        outer, module = scope
+        if outer is not None:
+            parent = outer[1]
+            own = [n for n, child in parent.named_children() if child is module]
+            names.append(own[0] if own else type(module).__name__)
+        scope = outer
+    return ".".join(reversed(names))
+
+
+# ---------------------------------------------------------------- writes: version counters
+
+
+class Write(NamedTuple):
+    """The last in-place write to a storage."""
+
+    seq: int
+    count: int
+    code: Any
+    lasti: int
+    what: str
+    storage: weakref.ref[Any]
+
+    @property
+    def origin(self) -> Origin:
+        return Origin.of(self.code, self.lasti, None)
+
+
+writes: dict[int, Write] = {}
+last_write = 0
+
+
+def storage_of(array: Any) -> Any:
+    """The object that owns the memory of `array`; views of one memory share it."""
+    base = array.base
+    while base is not None and getattr(base, "base", None) is not None:
+        base = base.base
+    return array if base is None else base
+
+
+def wrote(array: Any, what: str = "an in-place operation",
+          place: tuple[Any, int] | None = None) -> None:
+    """Say that the memory behind `array` was changed in place, at the user's line or at `place`."""
+    global last_write
+    owner = storage_of(array)
+    key = id(owner)
+    before = writes.get(key)
+    last_write = seq = tick()
+    code, lasti = place or here()
+    if before is not None:
+        reference = before.storage
+    else:
+        try:
+            reference = weakref.ref(owner, lambda _, key=key: writes.pop(key, None))
+        except TypeError:        # an owner such as bytes or a memory map: kept by its id alone
+            reference = weakref.ref(Node)
+    count = 1 if before is None else before.count + 1
+    writes[key] = Write(seq, count, code, lasti, what, reference)
+
+
+def version(array: Any) -> int:
+    """How often the memory behind `array` was written in place."""
+    found = writes.get(id(storage_of(array)))
+    return 0 if found is None else found.count
+
+
+def written_after(array: Any, seq: int) -> Write | None:
+    """The write that changed `array` after moment `seq`, if there was one."""
+    found = writes.get(id(storage_of(array)))
+    return found if found is not None and found.seq > seq else None

@@ -1,0 +1,125 @@
+"""The one table. A `Primitive` is a row: everything chainrule knows about an operation.
+
+Its kind says which rule is written by hand; `kinds.py` derives the others. Rules take `g` (the
+cotangent), `y` (the output) and the inputs, and are written with the library's own operators, so
+they run on NumPy arrays, on Tensors (to be differentiated again or traced), on probes and on
+explain's text-and-number values alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .types import ArrayType
+
+Rule = Callable[..., Any]
+Sample = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Reads(NamedTuple):
+    """Which values the backward rules of a node read: 2 the value, 1 only shape or dtype, 0 none."""
+
+    inputs: tuple[int, ...]
+    output: int
+
+    @property
+    def any(self) -> bool:
+        return self.output == 2 or 2 in self.inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Primitive:
+    """One operation and everything chainrule knows about it.
+
+    name     unique; also the public name unless `public` is empty
+    kind     elementwise | linear | bilinear | composite | general
+    eval     NumPy arrays in, NumPy array out: the meaning
+    infer    ArrayTypes in (None for a Python number), ArrayType out, or an error naming the sizes
+    pulls    for each input the rule (g, y, *xs, **params) -> its cotangent; None where there is no
+             derivative
+    jvp      (ts, y, *xs, **params) -> tangent of y; ts[i] is None for a constant
+    batch    (xs, axes, **params) -> (y, axis)
+    samples  rng -> inputs and params on which the row is tested; they must reach every branch of
+             the rules, since what the rules read is found by running them on these
+    show     how explain writes it: (*texts, **params) -> (text, binding strength)
+    at       special values: {input: output}
+    view     does eval return a view of its input?
+    promote  which operands are brought to one dtype, and whether integers become floats
+    options  defaults of the params, for the public function
+    definition  composites: the same in terms of other rows
+    kinks    the branch each element takes, for rows with a corner: gradcheck compares it around x
+    selects  does it choose elements, so that what is not chosen must get no gradient, not even NaN?
+    """
+
+    name: str
+    kind: str
+    eval: Callable[..., Any]
+    infer: Callable[..., ArrayType]
+    pulls: Sequence[Rule | None]
+    jvp: Rule | None
+    batch: Rule | None
+    samples: Callable[[Any], list[Sample]]
+    show: Callable[..., tuple[str, int]] | None = None
+    at: dict[Any, Any] = field(default_factory=dict)
+    view: bool = False
+    promote: str = "same"
+    promoted: tuple[int, ...] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ("input",)
+    public: str = ""
+    definition: Rule | None = None
+    kinks: Callable[..., Any] | None = None
+    selects: bool = False
+    doc: str = ""
+    _reads: dict[tuple[bool, ...], Reads] = field(default_factory=dict, repr=False)
+
+    def __call__(self, *xs: Any, **params: Any) -> Any:
+        return BIND[0](self, *xs, **params)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} primitive {self.name}>"
+
+    @property
+    def differentiable(self) -> bool:
+        """Does any input have a derivative?"""
+        return not isinstance(self.pulls, tuple) or any(p is not None for p in self.pulls)
+
+    def reads(self, need: tuple[bool, ...]) -> Reads:
+        """What the rules of the inputs marked in `need` read, found by running them on probes."""
+        found = self._reads.get(need)
+        if found is None:
+            found = self._reads[need] = PROBE[0](self, need)
+        return found
+
+
+TABLE: dict[str, Primitive] = {}
+
+# Filled by bind.py and probe.py; rows call primitives, and those two need the class above.
+BIND: list[Callable[..., Any]] = []
+PROBE: list[Callable[..., Reads]] = []
+
+
+def register(primitive: Primitive) -> Primitive:
+    if primitive.name in TABLE:
+        raise ValueError(f"there are two rows named {primitive.name!r}")
+    TABLE[primitive.name] = primitive
+    return primitive
+
+
+class Variadic(Sequence[Rule]):
+    """The rules of a row with any number of inputs: `rule(i, g, y, *xs, **params)`."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: Any) -> Any:
+        rule = self.rule
+        return lambda g, y, *xs, **params: rule(index, g, y, *xs, **params)

@@ -1,0 +1,491 @@
+"""How a primitive is applied to Tensors: evaluate, promote, broadcast, record.
+
+There is one general path, `apply`, and two short ones, `binary_operator` and `unary_function`, for
+the operations a training step is made of: same dtype, float, no params. The short paths do what
+the general one does, only without asking what cannot be.
+
+A result is recorded when an operand is tracked. An eager node has an edge only where a gradient
+can flow; a traced node (operands without numbers) has an edge for every operand it depends on.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .bind import Value, bind, state
+from .config import settings
+from .errors import DtypeError, ShapeError, TracedValueError
+from .node import Node, Origin, is_internal, storage_of, user_frame, _internal
+from .primitive import TABLE, Primitive, Reads
+from .types import ArrayType, float32, float64, result_dtype, scalar_dtype, type_of
+
+ndarray = np.ndarray
+NO_PARAMS: dict[str, Any] = {}
+UNREAD = Reads((), 0)            # plan of a traced node whose results carry no gradient
+
+# The class of the user's handle; set by tensor.py, which stands above this package.
+HANDLE: list[Any] = []
+Tensor: Any = None
+_blank: Any = None
+
+
+def set_handle(cls: type) -> None:
+    """Say which class wraps results. It has the slots _value, _node, _grad and _extra."""
+    global Tensor, _blank
+    HANDLE[:] = [cls]
+    Tensor = cls
+    _blank = cls.__new__
+
+
+def new(value: Any, node: Node | None = None) -> Any:
+    """A Tensor around an array that is already right."""
+    tensor = _blank(Tensor)
+    tensor._value = value
+    tensor._node = node
+    tensor._grad = None
+    tensor._extra = None
+    return tensor
+
+
+class Extra:
+    """What few tensors have: a name, a place in a family of views, the inference mark."""
+
+    __slots__ = ("after_grad", "children", "inference", "name", "parent", "view_of")
+
+    def __init__(self) -> None:
+        self.parent: Any = None            # the tensor this one is a view of
+        self.view_of: Any = None           # (prim, params) that made it from its parent
+        self.children: list[Any] = []      # weak references to the views of this tensor
+        self.name: str = ""
+        self.inference = False
+        self.after_grad: dict[int, Any] | None = None     # post-accumulate hooks
+
+
+def extra(tensor: Any) -> Extra:
+    found = tensor._extra
+    if found is None:
+        found = tensor._extra = Extra()
+    return found  # type: ignore[no-any-return]
+
+
+def node_here(prim: Primitive | None, inputs: tuple[Node | None, ...], params: dict[str, Any],
+              saved: tuple[Any, ...], out: Any, plan: Any,
+              shape: tuple[int, ...], dtype: Any) -> Node:
+    """A node that remembers the user's line that is running."""
+    frame = user_frame(sys._getframe(1))
+    code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
+    return Node(prim, inputs, params, saved, out, plan, shape, dtype, code, lasti, state.scope)
+
+
+def leaf_node(tensor: Any, shape: tuple[int, ...], dtype: Any) -> Node:
+    """The node of a tensor that starts a graph; it knows its tensor weakly."""
+    return node_here(None, (), NO_PARAMS, (), weakref.ref(tensor), UNREAD, shape, dtype)
+
+
+def placeholder(type_: ArrayType) -> Any:
+    """A tensor without numbers, an input of a trace."""
+    return new(None, node_here(None, (), NO_PARAMS, (), None, UNREAD, type_.shape, type_.dtype))
+
+
+def is_abstract(x: Any) -> bool:
+    return isinstance(x, Value) and x._value is None  # type: ignore[attr-defined]
+
+
+def broadcast_edge(node: Node, shape: tuple[int, ...], code: Any, lasti: int) -> Node:
+    """The edge of an operand that NumPy stretched to `shape`; no array is made."""
+    return Node(TABLE["broadcast"], (node,), {"shape": shape}, (node,), None,
+                Reads((1,), 0), shape, node.dtype, code, lasti, state.scope)
+
+
+# ---------------------------------------------------------------- the general path
+
+
+def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """Apply `prim` to Tensors, arrays and numbers."""
+    if prim.kind == "composite" and prim.pulls == () and any(
+            isinstance(x, Value) and x._node is not None for x in xs):  # type: ignore[attr-defined]
+        assert prim.definition is not None
+        return prim.definition(*xs, **params)
+    if prim.promote:
+        xs = promoted(prim, xs)
+    values = []
+    edges: list[Node | None] = []
+    tracked = False
+    for x in xs:
+        if isinstance(x, Value):
+            value = x._value  # type: ignore[attr-defined]
+            if value is None:
+                return trace(prim, xs, params)
+            node = x._node  # type: ignore[attr-defined]
+            if node is not None:
+                tracked = True
+            edges.append(node)
+            values.append(value)
+        else:
+            edges.append(None)
+            values.append(x)
+    try:
+        y = prim.eval(*values, **params)
+    except (ValueError, TypeError, IndexError) as error:
+        raise explained(prim, values, params, error) from None
+    if type(y) is not ndarray:
+        y = np.asarray(y)
+    mode = state.recording
+    if tracked and mode and y.dtype.kind == "f":
+        pulls = prim.pulls
+        for i, node in enumerate(edges):
+            if node is not None and pulls[i] is None:
+                edges[i] = None
+        need = tuple([node is not None for node in edges])
+        if True in need:
+            result = new(y, record(prim, edges, need, xs, values, params, y, mode))
+            return linked_view(prim, xs[0], params, result) if prim.view else result
+    result = new(y)
+    if state.inference:
+        extra(result).inference = True
+    return linked_view(prim, xs[0], params, result) if prim.view else result
+
+
+def record(prim: Primitive, edges: list[Node | None], need: tuple[bool, ...], xs: tuple[Any, ...],
+           values: list[Any], params: dict[str, Any], y: Any, mode: int) -> Node:
+    """The node of an eager result, keeping what the rules read (or everything, if small)."""
+    frame = user_frame(sys._getframe(2))
+    code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
+    shape = y.shape
+    if prim.kind == "elementwise":
+        for i, node in enumerate(edges):
+            if node is not None and node.shape != shape:
+                edges[i] = broadcast_edge(node, shape, code, lasti)
+    reads = prim.reads(need)
+    saved = list(values)
+    if mode == 1 and not is_small(values, y):
+        for i, level in enumerate(reads.inputs):
+            if level < 2 and isinstance(values[i], ndarray):
+                stub = edges[i]
+                saved[i] = stub if stub is not None else type_of(values[i]) if level else None
+        out = y if reads.output == 2 else None
+    else:
+        out = y
+    for i, x in enumerate(xs):
+        if reads.inputs[i] == 2 and isinstance(x, Value):
+            extra_ = x._extra  # type: ignore[attr-defined]
+            if extra_ is not None and extra_.inference:
+                refuse_inference(prim)
+    return Node(prim, tuple(edges), params, tuple(saved), out, reads, shape, y.dtype,
+                code, lasti, state.scope)
+
+
+def is_small(values: Any, y: Any) -> bool:
+    limit = settings.keep_small
+    if y.size > limit:
+        return False
+    for value in values:
+        if type(value) is ndarray and value.size > limit:
+            return False
+    return True
+
+
+def refuse_inference(prim: Primitive) -> None:
+    from_ = Origin.now()
+    raise DtypeError(
+        f"{prim.name} at {from_} would save a tensor made under inference_mode() for the backward "
+        "pass, but such tensors are not watched for changes. Make it under no_grad() instead, or "
+        "use a clone() of it here.")
+
+
+def linked_view(prim: Primitive, source: Any, params: dict[str, Any], result: Any) -> Any:
+    """Remember that `result` shows memory of `source`, for in-place changes through either."""
+    value = result._value
+    if not isinstance(source, Value) or storage_of(value) is not storage_of(source._value):  # type: ignore[attr-defined]
+        return result
+    mine = extra(result)
+    mine.parent = source
+    mine.view_of = (prim, params)
+    siblings = extra(source).children
+    if len(siblings) > 16 and len(siblings) & (len(siblings) - 1) == 0:
+        siblings[:] = [reference for reference in siblings if reference() is not None]
+    siblings.append(weakref.ref(result))
+    return result
+
+
+def promoted(prim: Primitive, xs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The operands with one dtype, by PyTorch's rules; Python numbers stay numbers."""
+    chosen = prim.promoted if prim.promoted is not None else range(len(xs))
+    group = [xs[i] for i in chosen]
+    dtype = result_dtype(group)
+    if dtype.kind != "f":
+        if prim.promote == "float":
+            dtype = settings.default_dtype
+        elif prim.promote == "number" and dtype.kind == "b":
+            dtype = np.dtype("int64")
+    result = list(xs)
+    for i in chosen:
+        x = xs[i]
+        if isinstance(x, (Value, ndarray)):
+            if x.dtype != dtype:
+                result[i] = (TABLE["cast"](x, dtype=dtype) if isinstance(x, Value)
+                             else x.astype(dtype))
+        elif dtype.kind != "f" or scalar_dtype(x).kind == "b":
+            result[i] = wrapped(x, dtype)
+    return tuple(result)
+
+
+def wrapped(x: Any, dtype: Any) -> Any:
+    """A Python number as a 0-d array of `dtype`, integers wrapping around as PyTorch's do."""
+    return np.asarray(x).astype(dtype)
+
+
+def explained(prim: Primitive, values: list[Any], params: dict[str, Any],
+              error: Exception) -> Exception:
+    """The error the row's type rule gives for these operands, or NumPy's own."""
+    types = [type_of(v) if hasattr(v, "shape") else None for v in values]
+    if prim.kind == "elementwise":
+        try:
+            np.broadcast_shapes(*[t.shape for t in types if t is not None])
+        except ValueError:
+            return shapes_do_not_broadcast(prim, types)
+    else:
+        try:
+            prim.infer(*[type_of(v) for v in values], **params)
+        except (ValueError, TypeError, IndexError) as better:
+            return better
+    return error
+
+
+def shapes_do_not_broadcast(prim: Primitive, types: Any) -> ShapeError:
+    shown = [t for t in types if t is not None]
+    a, b = shown[0], shown[-1]
+    for axis in range(1, 1 + min(a.ndim, b.ndim)):
+        m, n = a.shape[-axis], b.shape[-axis]
+        if m != n and 1 not in (m, n):
+            return ShapeError(
+                f"{prim.name}: cannot broadcast {' with '.join(map(str, shown))}: axis {-axis} has "
+                f"{m} elements in the one and {n} in the other. Sizes are compared from the last "
+                f"axis on and must be equal or 1; reshape or unsqueeze one of them.")
+    return ShapeError(f"{prim.name}: cannot broadcast {' with '.join(map(str, shown))}.")
+
+
+# ---------------------------------------------------------------- tracing
+
+
+def trace(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """Record without numbers: what vmap and the compiler do."""
+    if prim.kind == "elementwise":
+        types = [type_of(x) for x in xs if hasattr(x, "shape")]
+        try:
+            shape = np.broadcast_shapes(*[t.shape for t in types])
+        except ValueError:
+            raise shapes_do_not_broadcast(prim, types) from None
+        xs = tuple([stretched(x, shape) for x in xs])
+    out = prim.infer(*[type_of(x) if hasattr(x, "shape") else None for x in xs], **params)
+    edges = tuple([x._node if isinstance(x, Value) else None for x in xs])  # type: ignore[attr-defined]
+    plan = None if state.recording else UNREAD
+    return new(None, node_here(prim, edges, params, xs, None, plan, out.shape, out.dtype))
+
+
+def stretched(x: Any, shape: tuple[int, ...]) -> Any:
+    if not hasattr(x, "shape") or tuple(x.shape) == shape:
+        return x
+    if isinstance(x, ndarray):
+        return np.broadcast_to(x, shape)
+    return TABLE["broadcast"](x, shape=shape)
+
+
+def refuse_number(what: str) -> TracedValueError:
+    """The error for asking a traced tensor for its number."""
+    where = Origin.now()
+    return TracedValueError(
+        f"{what} at {where} asks for the number in a tensor, but "
+        f"{state.tracing or 'a transformation'} runs this function once without numbers, for all "
+        f"of them together.\n    {where.source()}\n"
+        "Write the choice with cr.where(condition, a, b) instead of a Python `if`, and move "
+        ".item(), .numpy(), print() and NumPy calls outside the function.")
+
+
+# ---------------------------------------------------------------- the short paths
+
+
+def plans_of(prim: Primitive, arity: int) -> Callable[[tuple[bool, ...]], Reads]:
+    known: dict[tuple[bool, ...], Reads] = {}
+
+    def plan(need: tuple[bool, ...]) -> Reads:
+        found = known.get(need)
+        if found is None:
+            allowed = tuple(n and prim.pulls[i] is not None for i, n in enumerate(need))
+            found = known[need] = prim.reads(allowed)
+        return found
+
+    return plan
+
+
+def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, Any], Any]:
+    """The function behind `a + b`: the short path for floats of one dtype and Python numbers."""
+    evaluate = prim.eval
+    differentiable = prim.differentiable
+    plan_of = plans_of(prim, 2)
+    both, first, second = (True, True), (True, False), (False, True)
+    getframe = sys._getframe
+    internal = _internal
+
+    def operator(self: Any, other: Any) -> Any:
+        x = self._value
+        n = self._node
+        kind = type(other)
+        if x is None:
+            return NotImplemented if not is_operand(other) else bind_pair(self, other)
+        dtype = x.dtype
+        if kind is float or kind is int:
+            if dtype is not float32 and dtype is not float64:
+                return bind_pair(self, other)
+            z = other
+            m = None
+        elif kind is Tensor:
+            z = other._value
+            if z is None or z.dtype is not dtype or (dtype is not float32
+                                                     and dtype is not float64):
+                return bind_pair(self, other)
+            m = other._node
+        elif is_operand(other):
+            return bind_pair(self, other)
+        else:
+            return NotImplemented
+        if swapped:
+            x, z = z, x
+            n, m = m, n
+        try:
+            y = evaluate(x, z)
+        except ValueError as error:
+            raise explained(prim, [x, z], NO_PARAMS, error) from None
+        if type(y) is not ndarray:
+            y = np.asarray(y)
+        result = _blank(Tensor)
+        result._value = y
+        result._grad = None
+        result._extra = None
+        result._node = None
+        if n is None and m is None:
+            if state.inference:
+                extra(result).inference = True
+            return result
+        mode = state.recording
+        if not mode or not differentiable:
+            if state.inference:
+                extra(result).inference = True
+            return result
+        shape = y.shape
+        frame = getframe(1)
+        while frame is not None:
+            name = frame.f_code.co_filename
+            known = internal.get(name)
+            if known is None:
+                known = is_internal(name)
+            if not known:
+                break
+            frame = frame.f_back
+        if frame is not None:
+            code, lasti = frame.f_code, frame.f_lasti
+        else:
+            code, lasti = None, 0
+        need = both
+        if n is None:
+            need = second
+        elif n.shape != shape:
+            n = broadcast_edge(n, shape, code, lasti)
+        if m is None:
+            need = first
+        elif m.shape != shape:
+            m = broadcast_edge(m, shape, code, lasti)
+        plan = plan_of(need)
+        if y.size <= settings.keep_small or mode == 2:
+            saved: tuple[Any, ...] = (x, z)
+            out = y
+        else:
+            reads = plan.inputs
+            saved = (x if reads[0] == 2 or type(x) is not ndarray else n,
+                     z if reads[1] == 2 or type(z) is not ndarray else m)
+            out = y if plan.output == 2 else None
+        if need is not both and kind is Tensor and (self._extra or other._extra) is not None:
+            check_inference(prim, plan, self, other, swapped)
+        result._node = Node(prim, (n, m), NO_PARAMS, saved, out, plan, shape, dtype,
+                            code, lasti, state.scope)
+        return result
+
+    def bind_pair(self: Any, other: Any) -> Any:
+        return apply(prim, (other, self) if swapped else (self, other), {})
+
+    operator.__name__ = prim.name
+    return operator
+
+
+def check_inference(prim: Primitive, plan: Reads, a: Any, b: Any, swapped: bool) -> None:
+    for level, x in zip(plan.inputs, (b, a) if swapped else (a, b), strict=True):
+        if level == 2 and x._extra is not None and x._extra.inference:
+            refuse_inference(prim)
+
+
+def is_operand(x: Any) -> bool:
+    return isinstance(x, (Value, ndarray, bool, int, float, np.generic))
+
+
+def unary_function(prim: Primitive) -> Callable[[Any], Any]:
+    """The function behind `tanh(x)` on a float Tensor."""
+    evaluate = prim.eval
+    reads = None
+    pull = prim.pulls[0]
+    promotes = prim.promote
+    getframe = sys._getframe
+    internal = _internal
+
+    def function(x: Any) -> Any:
+        nonlocal reads
+        if type(x) is not Tensor or x._value is None:
+            return bind(prim, x)
+        value = x._value
+        dtype = value.dtype
+        if dtype is not float32 and dtype is not float64 and promotes:
+            return apply(prim, (x,), {})
+        y = evaluate(value)
+        if type(y) is not ndarray:
+            y = np.asarray(y)
+        result = _blank(Tensor)
+        result._value = y
+        result._grad = None
+        result._extra = None
+        n = x._node
+        mode = state.recording
+        if n is None or not mode or pull is None or y.dtype is not dtype:
+            result._node = None
+            if state.inference:
+                extra(result).inference = True
+            return result
+        frame = getframe(1)
+        while frame is not None:
+            name = frame.f_code.co_filename
+            known = internal.get(name)
+            if known is None:
+                known = is_internal(name)
+            if not known:
+                break
+            frame = frame.f_back
+        if frame is not None:
+            code, lasti = frame.f_code, frame.f_lasti
+        else:
+            code, lasti = None, 0
+        if reads is None:
+            reads = prim.reads((True,))
+        if y.size <= settings.keep_small or mode == 2:
+            saved, out = value, y
+        else:
+            saved = value if reads.inputs[0] == 2 else n
+            out = y if reads.output == 2 else None
+        result._node = Node(prim, (n,), NO_PARAMS, (saved,), out, reads, y.shape, dtype,
+                            code, lasti, state.scope)
+        return result
+
+    function.__name__ = prim.name
+    return function

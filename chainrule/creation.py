@@ -1,0 +1,153 @@
+"""Tensors from nothing: cr.tensor, zeros, arange and the like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .core.config import settings
+from .core.errors import DtypeError, ShapeError
+from .core.record import new
+from .core.types import as_dtype, int64
+from .random import shape_of
+from .tensor import Tensor, array_from
+
+__all__ = ["arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
+           "get_default_dtype", "is_tensor", "linspace", "logspace", "ones", "ones_like",
+           "set_default_dtype", "tensor", "zeros", "zeros_like"]
+
+
+def _made(value: Any, requires_grad: bool) -> Tensor:
+    x = new(value)
+    return x.requires_grad_() if requires_grad else x  # type: ignore[no-any-return]
+
+
+def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
+           device: Any = None) -> Tensor:
+    """A copy of `data` (numbers, nested lists, arrays) as a leaf tensor.
+
+    Python floats become the default dtype, float32; NumPy arrays keep theirs.
+
+    >>> tensor([[1, 2], [3, 4]]).dtype
+    dtype('int64')
+    """
+    return _made(array_from(data, dtype), requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """`data` as a tensor, sharing memory where it can."""
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(dtype)
+    return _made(array_from(data, dtype, copy=not isinstance(data, np.ndarray)), False)
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor on the memory of a NumPy array."""
+    if not isinstance(array, np.ndarray):
+        raise DtypeError(f"from_numpy wants a NumPy array, got {type(array).__name__}; "
+                         "cr.tensor(data) takes anything")
+    return _made(array_from(array, copy=False), False)
+
+
+def is_tensor(x: Any) -> bool:
+    """Is x a Tensor?"""
+    return isinstance(x, Tensor)
+
+
+def zeros(*size: Any, dtype: Any = None, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
+    """Zeros of the given sizes."""
+    return _made(np.zeros(shape_of(size), as_dtype(dtype or float)), requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None) -> Tensor:
+    """Ones of the given sizes."""
+    return _made(np.ones(shape_of(size), as_dtype(dtype or float)), requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
+    """Memory of the given sizes, its numbers undefined."""
+    return _made(np.empty(shape_of(size), as_dtype(dtype or float)), requires_grad)
+
+
+def _number_dtype(value: Any) -> Any:
+    if isinstance(value, bool):
+        return np.dtype(bool)
+    return int64 if isinstance(value, int) else settings.default_dtype
+
+
+def full(size: Any, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False,
+         device: Any = None) -> Tensor:
+    """A tensor of one repeated number."""
+    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    chosen = as_dtype(dtype) if dtype is not None else _number_dtype(value)
+    return _made(np.full(shape_of((size,)), value, chosen), requires_grad)
+
+
+def _like(input: Tensor, dtype: Any) -> tuple[tuple[int, ...], Any]:
+    return tuple(input.shape), as_dtype(dtype) if dtype is not None else input.dtype
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of the shape and dtype of `input`."""
+    return _made(np.zeros(*_like(input, dtype)), requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of the shape and dtype of `input`."""
+    return _made(np.ones(*_like(input, dtype)), requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Memory of the shape and dtype of `input`, its numbers undefined."""
+    return _made(np.empty(*_like(input, dtype)), requires_grad)
+
+
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None,
+              requires_grad: bool = False) -> Tensor:
+    """One number repeated in the shape and dtype of `input`."""
+    shape, chosen = _like(input, dtype)
+    return full(shape, fill_value, dtype=chosen, requires_grad=requires_grad)
+
+
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None,
+           requires_grad: bool = False, device: Any = None) -> Tensor:
+    """start, start + step, … below end."""
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
+    if step == 0 or (end - start) * step < 0:
+        raise ShapeError(f"arange: no way from {start} to {end} by steps of {step}")
+    whole = all(isinstance(x, (int, np.integer)) for x in (start, end, step))
+    chosen = as_dtype(dtype) if dtype is not None else int64 if whole else settings.default_dtype
+    return _made(np.arange(start, end, step).astype(chosen), requires_grad)
+
+
+def linspace(start: float, end: float, steps: int, *, dtype: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """`steps` numbers at equal distances from start to end, both included."""
+    return _made(np.linspace(start, end, steps).astype(as_dtype(dtype or float)), requires_grad)
+
+
+def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """base to the powers linspace(start, end, steps)."""
+    return _made(np.logspace(start, end, steps, base=base).astype(as_dtype(dtype or float)),
+                 requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones on the diagonal, zeros elsewhere."""
+    return _made(np.eye(n, m, dtype=as_dtype(dtype or float)), requires_grad)
+
+
+def get_default_dtype() -> np.dtype[Any]:
+    """The dtype Python floats become."""
+    return settings.default_dtype  # type: ignore[no-any-return]
+
+
+def set_default_dtype(dtype: Any) -> None:
+    """Choose the dtype Python floats become: float32 (default), float64 or float16."""
+    settings.default_dtype = as_dtype(dtype)

@@ -1,0 +1,27 @@
+"""Data sets, batches and data files.
+
+`Dataset`, `TensorDataset`, `Subset`, `random_split`, `DataLoader` and `default_collate` work as
+their namesakes in `torch.utils.data`. `read_examples` reads the files that `chainrule train`
+accepts, `load_digits` the handwritten digits that come with the package.
+"""
+
+from .dataset import Dataset, Subset, TensorDataset, random_split
+from .loader import DataLoader, default_collate
+from .sources import load_digits, read_examples, read_for_model
+from .table import Column, DataFileError, Examples, Target
+
+__all__ = [
+    "Column",
+    "DataFileError",
+    "DataLoader",
+    "Dataset",
+    "Examples",
+    "Subset",
+    "Target",
+    "TensorDataset",
+    "default_collate",
+    "load_digits",
+    "random_split",
+    "read_examples",
+    "read_for_model",
+]

@@ -1,0 +1,626 @@
+"""Layers and losses as plain functions, with PyTorch's names, arguments and defaults.
+
+Activations and losses are rows of their own where speed asks for it (`chainrule.rows`), and
+compositions of the public functions otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from chainrule import ops, random, rows
+from chainrule.autograd import no_grad
+from chainrule.core.errors import DtypeError, IndexingError, SettingError, ShapeError
+from chainrule.core.record import new
+from chainrule.prims import window
+from chainrule.prims.shape import place
+from chainrule.tensor import Tensor
+
+from .display import type_text
+
+Pair = int | Sequence[int]
+
+
+def pair(value: Pair, name: str = "value") -> tuple[int, int]:
+    """Two whole numbers from one or two."""
+    if isinstance(value, int):
+        return value, value
+    numbers = tuple(value)
+    if len(numbers) == 1:
+        return numbers[0], numbers[0]
+    if len(numbers) != 2:
+        raise SettingError(f"{name}={value!r} must be one number or two (height, width)")
+    return numbers[0], numbers[1]
+
+
+# ---------------------------------------------------------------- activations
+
+
+def _result(value: Tensor, input: Tensor, inplace: bool) -> Tensor:
+    if inplace:
+        written: Tensor = input.copy_(value)
+        return written
+    return value
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(0, x), element by element; the derivative at 0 is 0."""
+    return _result(rows.relu(input), input, inplace)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """x where x > 0, else negative_slope·x."""
+    return _result(rows.leaky_relu(input, negative_slope=negative_slope), input, inplace)
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x where x > 0, else alpha·(eˣ − 1) (Clevert et al. 2016)."""
+    return _result(rows.elu(input, alpha=alpha), input, inplace)
+
+
+def tanh(input: Tensor) -> Tensor:
+    """Hyperbolic tangent."""
+    return rows.tanh(input)
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + e⁻ˣ)."""
+    return rows.sigmoid(input)
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """log(1 / (1 + e⁻ˣ)), stable for large |x|."""
+    return -rows.softplus(-input)
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x·Φ(x) with the normal distribution's Φ, or its tanh form (Hendrycks & Gimpel 2016)."""
+    if approximate not in ("none", "tanh"):
+        raise SettingError(f"approximate={approximate!r} must be 'none' or 'tanh'")
+    return rows.gelu(input, approximate=approximate)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x·sigmoid(x), also called swish."""
+    return _result(rows.silu(input), input, inplace)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + e^(beta·x)) / beta; x itself where beta·x > threshold."""
+    if beta == 1.0 and threshold == 20.0:
+        return rows.softplus(input)
+    scaled = input * beta
+    return ops.where(scaled > threshold, input, rows.softplus(scaled) / beta)
+
+
+def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """eˣ / Σ eˣ along `dim`."""
+    return rows.softmax(_in(input, dtype), axis=_class_dim("softmax", input, dim))
+
+
+def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """log(eˣ / Σ eˣ) along `dim`, stable."""
+    return rows.log_softmax(_in(input, dtype), axis=_class_dim("log_softmax", input, dim))
+
+
+def _in(input: Tensor, dtype: Any) -> Tensor:
+    return input if dtype is None else input.to(dtype)
+
+
+def _class_dim(name: str, input: Tensor, dim: int | None) -> int:
+    if dim is None:
+        raise SettingError(f"{name} of {type_text(input)} needs dim=: the axis of the classes "
+                           "(dim=1 for batches of scores, dim=-1 for the last)")
+    return dim
+
+
+# ---------------------------------------------------------------- linear, embedding, dropout
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b for x (..., in), W (out, in), b (out,)."""
+    return rows.linear(input, weight) if bias is None else rows.linear(input, weight, bias)
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None,
+              max_norm: float | None = None, norm_type: float = 2.0,
+              scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
+    """Rows of `weight` (n, d) at the integers of `input`: (..., d).
+
+    The row `padding_idx` gets no gradient. Raises `IndexingError` for an index outside 0 ... n−1.
+    """
+    for name, value in (("max_norm", max_norm), ("scale_grad_by_freq", scale_grad_by_freq),
+                        ("sparse", sparse)):
+        if value:
+            raise SettingError(f"embedding: {name}={value!r} is not supported; leave it out")
+    if input.dtype.kind not in "iu":
+        raise DtypeError(f"an embedding looks up whole numbers, and got {type_text(input)}: "
+                         "convert with .long()")
+    count = weight.shape[0]
+    check_indices(input, count, "embedding: index", f"the table has {count} rows, 0 to {count - 1}")
+    found: Tensor = weight[input]
+    if padding_idx is None:
+        return found
+    if padding_idx < 0:
+        padding_idx += count
+    return ops.where((input == padding_idx).unsqueeze(-1), found.detach(), found)
+
+
+def check_indices(index: Tensor, count: int, what: str, why: str) -> None:
+    """Raises `IndexingError` unless all of `index` lie in 0 ... count−1."""
+    array = index._value
+    if not isinstance(array, np.ndarray) or not array.size:
+        return
+    if _within(array, count):
+        return
+    place = np.argwhere((array < 0) | (array >= count))[0]
+    at = "".join(f"[{i}]" for i in place)
+    raise IndexingError(f"{what} {array[tuple(place)]} (at {at or '[]'}) is out of range: {why}")
+
+
+def _within(array: Any, count: int) -> bool:
+    # Read as unsigned, a negative number is very large: one pass checks both ends.
+    if array.dtype.kind == "i":
+        array = array.view(_UNSIGNED[array.dtype.itemsize])
+    return bool(np.maximum.reduce(array, axis=None) < count)
+
+
+_UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Zeros with a one at each class: (...) to (..., num_classes), int64."""
+    if num_classes == -1:
+        num_classes = int(tensor.max().item()) + 1
+    check_indices(tensor, num_classes, "one_hot: class",
+                  f"there are {num_classes} classes, 0 to {num_classes - 1}")
+    classes = new(np.arange(num_classes))
+    return (tensor.unsqueeze(-1) == classes).long()
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True,
+            inplace: bool = False) -> Tensor:
+    """Zeroes elements with probability `p` and scales the rest by 1/(1−p); off in evaluation.
+
+    (Srivastava et al. 2014)
+    """
+    if not 0 <= p <= 1:
+        raise SettingError(f"dropout: p={p!r} must be between 0 and 1")
+    if not training or p == 0:
+        return input
+    return _result(input * _kept(input, tuple(input.shape), p), input, inplace)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True,
+              inplace: bool = False) -> Tensor:
+    """As `dropout`, for whole channels of (N, C, H, W)."""
+    if not training or p == 0:
+        return input
+    shape = tuple(input.shape)
+    return _result(input * _kept(input, (*shape[:2], *([1] * len(shape[2:]))), p), input, inplace)
+
+
+def _kept(input: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
+    """0 with probability p, else 1/(1−p)."""
+    with no_grad():
+        keep = (random.rand(*shape) >= p).to(input.dtype)
+        return keep * (1 / (1 - p)) if p < 1 else keep * 0.0
+
+
+# ---------------------------------------------------------------- normalization
+
+
+def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
+               bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """(x − mean) / √(var + eps) · weight + bias over the last axes (Ba, Kiros & Hinton 2016)."""
+    shape = tuple(normalized_shape)
+    count = len(shape)
+    if tuple(input.shape[len(input.shape) - count:]) != shape:
+        raise ShapeError(f"layer_norm got {type_text(input)}: its last sizes must be {shape}")
+    if count == 1 and weight is not None and bias is not None:
+        return rows.layer_norm(input, weight, bias, eps=eps)
+    axes = tuple(range(-count, 0))
+    centered = input - input.mean(dim=axes, keepdim=True)
+    scale = rows.rsqrt((centered * centered).mean(dim=axes, keepdim=True) + eps)
+    result = centered * scale
+    if weight is not None:
+        result = result * weight
+    return result if bias is None else result + bias
+
+
+def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+               weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
+               momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+    """(x − mean) / √(var + eps) · weight + bias for each channel (Ioffe & Szegedy 2015).
+
+    Input (N, C, ...). In training, statistics are the batch's and move the running ones by
+    `momentum` (the running variance takes the unbiased one); otherwise they are the running ones.
+    """
+    sizes = tuple(input.shape)
+    axes = (0, *range(2, len(sizes)))
+    count = int(np.prod([sizes[axis] for axis in axes]))
+    channel = (1, -1, *([1] * (len(sizes) - 2)))
+    if training:
+        if count <= 1:
+            raise ShapeError(f"batch_norm in training got {type_text(input)}: one value per "
+                             "channel has no variance. Use a larger batch, or eval()")
+        mean = input.mean(dim=axes, keepdim=True)
+        centered = input - mean
+        var = (centered * centered).mean(dim=axes, keepdim=True)
+        if running_mean is not None and running_var is not None:
+            with no_grad():
+                unbiased = var.detach().reshape(-1) * (count / (count - 1))
+                _move(running_mean, mean.detach().reshape(-1), momentum)
+                _move(running_var, unbiased, momentum)
+    else:
+        if running_mean is None or running_var is None:
+            raise SettingError("batch_norm outside training needs running_mean and running_var")
+        centered = input - running_mean.reshape(channel)
+        var = running_var.reshape(channel)
+    scale = rows.rsqrt(var + eps)
+    if weight is not None:
+        scale = scale * weight.reshape(channel)
+    result = centered * scale
+    return result if bias is None else result + bias.reshape(channel)
+
+
+def _move(running: Tensor, value: Tensor, momentum: float) -> None:
+    running.copy_(running * (1 - momentum) + value * momentum)
+
+
+# ---------------------------------------------------------------- convolution and pooling
+
+
+def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1,
+           padding: str | Pair = 0, dilation: Pair = 1, groups: int = 1) -> Tensor:
+    """Cross-correlation of (N, C, H, W) or (C, H, W) with weight (out, C/groups, kH, kW)."""
+    steps, spread = pair(stride, "stride"), pair(dilation, "dilation")
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise SettingError(f"padding={padding!r} must be 'same', 'valid' or numbers")
+        if padding == "same" and steps != (1, 1):
+            raise SettingError(f"padding='same' needs stride=1, not {stride!r}")
+        total = [d * (k - 1) if padding == "same" else 0
+                 for d, k in zip(spread, weight.shape[2:], strict=True)]
+        if any(size % 2 for size in total):
+            # An even kernel needs one more at the end than at the start, as PyTorch pads.
+            input = _framed(input, *[(n // 2, n - n // 2) for n in total])
+            total = [0, 0]
+        around = (total[0] // 2, total[1] // 2)
+    else:
+        around = pair(padding, "padding")
+    x, batched = _batched("conv2d", input)
+    result: Tensor = window.conv2d(x, weight, stride=steps, padding=around, dilation=spread,
+                                   groups=groups)
+    if bias is not None:
+        result = result + bias.reshape(1, -1, 1, 1)
+    return result if batched else result.squeeze(0)
+
+
+def _batched(name: str, input: Tensor) -> tuple[Tensor, bool]:
+    rank = len(input.shape)
+    if rank not in (3, 4):
+        raise ShapeError(f"{name} got {type_text(input)}: it needs a batch of images (N, C, H, W) "
+                         "or one image (C, H, W)")
+    return (input, True) if rank == 4 else (input.unsqueeze(0), False)
+
+
+def max_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
+               dilation: Pair = 1, ceil_mode: bool = False,
+               return_indices: bool = False) -> Tensor:
+    """The maximum of each window of (N, C, H, W) or (C, H, W); stride is the window's size."""
+    if return_indices:
+        raise SettingError("max_pool2d: return_indices=True is not supported")
+    kernel, spread = pair(kernel_size, "kernel_size"), pair(dilation, "dilation")
+    steps = kernel if stride is None else pair(stride, "stride")
+    around = pair(padding, "padding")
+    for size, pad in zip(kernel, around, strict=True):
+        if pad > size // 2:
+            raise SettingError(f"max_pool2d: padding={padding!r} may be at most half of "
+                               f"kernel_size={kernel_size!r}")
+    x, batched = _batched("max_pool2d", input)
+    extra = _ceil_extra(x.shape[2:], kernel, steps, around, spread) if ceil_mode else (0, 0)
+    x = _framed(x, (around[0], around[0] + extra[0]), (around[1], around[1] + extra[1]),
+                float("-inf"))
+    # Of equal maxima the first gets the gradient, as in PyTorch: zeros after a ReLU are often equal.
+    result: Tensor = ops.max(window.windows(x, kernel=kernel, stride=steps, dilation=spread), -1)[0]
+    return result if batched else result.squeeze(0)
+
+
+def avg_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
+               ceil_mode: bool = False, count_include_pad: bool = True,
+               divisor_override: int | None = None) -> Tensor:
+    """The mean of each window of (N, C, H, W) or (C, H, W); stride is the window's size."""
+    kernel, around = pair(kernel_size, "kernel_size"), pair(padding, "padding")
+    steps = kernel if stride is None else pair(stride, "stride")
+    x, batched = _batched("avg_pool2d", input)
+    area = kernel[0] * kernel[1]
+    sizes = tuple(x.shape[2:])
+    extra = _ceil_extra(sizes, kernel, steps, around, (1, 1)) if ceil_mode else (0, 0)
+    x = _framed(x, (around[0], around[0] + extra[0]), (around[1], around[1] + extra[1]))
+    result = window.windows(x, kernel=kernel, stride=steps, dilation=(1, 1)).mean(dim=-1)
+    if divisor_override is not None:
+        result = result * (area / divisor_override)
+    elif any(extra) or (any(around) and not count_include_pad):
+        inside = around if count_include_pad else (0, 0)
+        counts = np.outer(*(_counts(size, k, s, p, q, e) for size, k, s, p, q, e in
+                            zip(sizes, kernel, steps, around, inside, extra, strict=True)))
+        result = result * new((area / counts).astype(result.dtype))
+    return result if batched else result.squeeze(0)
+
+
+def _framed(x: Tensor, rows_: tuple[int, int], columns: tuple[int, int],
+            value: float = 0.0) -> Tensor:
+    """x (..., H, W) with rows and columns of `value` before and after."""
+    if not any(rows_) and not any(columns):
+        return x
+    *outer, height, width = x.shape
+    shape = (height + sum(rows_), width + sum(columns))
+    inner = (slice(rows_[0], rows_[0] + height), slice(columns[0], columns[0] + width))
+    placed: Tensor = place(x, shape=(*outer, *shape), key=(*[slice(None)] * len(outer), *inner))
+    if not value:
+        return placed
+    inside = np.zeros(shape, bool)
+    inside[inner] = True
+    framed: Tensor = ops.where(new(inside), placed, value)
+    return framed
+
+
+def _ceil_extra(sizes: Sequence[int], kernel: tuple[int, int], stride: tuple[int, int],
+                padding: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, ...]:
+    """What to add at the end so that windows that stick out count; none begins outside."""
+    extra = []
+    for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
+        span = n + 2 * p - d * (k - 1) - 1
+        windows = -(-span // s) + 1
+        if (windows - 1) * s >= n + p:
+            windows -= 1
+        extra.append(max(0, (windows - 1) * s - span))
+    return tuple(extra)
+
+
+def _counts(size: int, kernel: int, stride: int, padding: int, inside: int, extra: int) -> Any:
+    """How many elements of each window along one axis count: padding does if `inside`."""
+    starts = np.arange((size + 2 * padding + extra - kernel) // stride + 1) * stride - padding
+    ends = np.minimum(starts + kernel, size + inside)
+    return ends - np.maximum(starts, -inside)
+
+
+# ---------------------------------------------------------------- losses
+
+
+def reduced(loss: Tensor, reduction: str) -> Tensor:
+    """The mean, the sum or all of a loss."""
+    if reduction == "mean":
+        return loss.mean()
+    if reduction == "sum":
+        return loss.sum()
+    check_reduction(reduction)
+    return loss
+
+
+def check_reduction(reduction: str) -> None:
+    """Raises `SettingError` unless it is 'mean', 'sum' or 'none'."""
+    if reduction not in ("mean", "sum", "none"):
+        raise SettingError(f"reduction={reduction!r} must be 'mean', 'sum' or 'none'")
+
+
+def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
+    if input.shape != target.shape:
+        raise ShapeError(
+            f"{name} got input {type_text(input)} and target {type_text(target)}: the shapes must "
+            "be equal. Broadcasting them would compare every prediction with every target; use "
+            "target.reshape(input.shape) or input.squeeze(-1)")
+
+
+def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+             reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """(input − target)²; shapes must be equal."""
+    if input.shape != target.shape:
+        _same_shape("mse_loss", input, target)
+    if weight is not None:
+        return _weighted((input - target) ** 2, weight, reduction)
+    if reduction == "mean" and input.dtype is target.dtype:
+        return rows.mse_mean(input, target)
+    return reduced((input - target) ** 2, reduction)
+
+
+def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+            reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """|input − target|; shapes must be equal."""
+    _same_shape("l1_loss", input, target)
+    return _weighted((input - target).abs(), weight, reduction)
+
+
+def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    if weight is None:
+        return reduced(loss, reduction)
+    if reduction == "mean":
+        return (loss * weight).sum() / weight.sum()
+    return reduced(loss * weight, reduction)
+
+
+def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
+                   reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """d²/(2·beta) where |d| < beta, else |d| − beta/2, for d = input − target."""
+    _same_shape("smooth_l1_loss", input, target)
+    if beta < 0:
+        raise SettingError(f"smooth_l1_loss: beta={beta!r} must be >= 0")
+    distance = (input - target).abs()
+    if beta == 0:
+        return reduced(distance, reduction)
+    square = distance * distance * (0.5 / beta)
+    return reduced(ops.where(distance < beta, square, distance - 0.5 * beta), reduction)
+
+
+def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
+               weight: Tensor | None = None) -> Tensor:
+    """d²/2 where |d| <= delta, else delta·(|d| − delta/2) (Huber 1964)."""
+    _same_shape("huber_loss", input, target)
+    if delta <= 0:
+        raise SettingError(f"huber_loss: delta={delta!r} must be > 0")
+    distance = (input - target).abs()
+    outside = (distance - 0.5 * delta) * delta
+    return _weighted(ops.where(distance <= delta, distance * distance * 0.5, outside), weight,
+                     reduction)
+
+
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                  size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+                  reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
+    """−log softmax(input)[target], for scores (N, C), (N, C, ...) or (C,).
+
+    `target` holds classes (integers, without the axis C) or probabilities (of input's shape).
+    Targets equal to `ignore_index` count for nothing; `weight` (C,) weighs the classes, and the
+    mean is over the weights. `label_smoothing` mixes the target with 1/C.
+    """
+    shape = input.shape
+    if target.dtype.kind == "f":
+        return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
+    if len(shape) == 2 and target.shape == shape[:1] and weight is None and reduction == "mean" \
+            and not label_smoothing and not 0 <= ignore_index < shape[1]:
+        try:
+            return rows.cross_entropy_mean(input, target)
+        except IndexingError:       # a target to ignore, or one that is explained below
+            pass
+    _check_smoothing(label_smoothing)
+    axis = _class_axis("cross_entropy", input, target)
+    logs = rows.log_softmax(input, axis=axis)
+    if not label_smoothing:
+        return nll_loss(logs, target, weight, ignore_index=ignore_index, reduction=reduction)
+    losses, weights = _picked("cross_entropy", logs, target, weight, ignore_index, axis)
+    spread = logs if weight is None else logs * _along(weight, axis, len(shape))
+    valid = target != ignore_index
+    smooth = ops.where(valid, -spread.sum(dim=axis), 0.0)
+    mixed = losses * (1 - label_smoothing) + smooth * (label_smoothing / shape[axis])
+    if reduction == "mean":
+        return mixed.sum() / weights.sum()
+    return reduced(mixed, reduction)
+
+
+def _check_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing <= 1:
+        raise SettingError(f"label_smoothing={label_smoothing!r} must be between 0 and 1")
+
+
+def _cross_entropy_of_probabilities(input: Tensor, target: Tensor, weight: Tensor | None,
+                                    reduction: str, label_smoothing: float) -> Tensor:
+    if input.shape != target.shape:
+        raise ShapeError(
+            f"cross_entropy got scores {type_text(input)} and a floating-point target "
+            f"{type_text(target)}: probabilities must have the shape of the scores. If they are "
+            "classes, convert them with .long()")
+    _check_smoothing(label_smoothing)
+    axis = 0 if len(input.shape) == 1 else 1
+    classes = input.shape[axis]
+    if label_smoothing:
+        target = target * (1 - label_smoothing) + label_smoothing / classes
+    logs = rows.log_softmax(input, axis=axis)
+    if weight is not None:
+        logs = logs * _along(weight, axis, len(input.shape))
+    losses = -(logs * target).sum(dim=axis)
+    if reduction == "mean":
+        return losses.sum() / (max(1, int(np.prod(input.shape))) / classes)
+    return reduced(losses, reduction)
+
+
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None,
+             size_average: Any = None, ignore_index: int = -100, reduce: Any = None,
+             reduction: str = "mean") -> Tensor:
+    """−input[target] for log-probabilities (N, C), (N, C, ...) or (C,) and integer classes."""
+    axis = _class_axis("nll_loss", input, target)
+    losses, weights = _picked("nll_loss", input, target, weight, ignore_index, axis)
+    if reduction == "mean":
+        return losses.sum() / weights.sum()
+    return reduced(losses, reduction)
+
+
+def _class_axis(name: str, input: Tensor, target: Tensor) -> int:
+    sizes = tuple(input.shape)
+    if target.dtype.kind not in "iu":
+        raise DtypeError(f"{name} needs classes as whole numbers, and got {type_text(target)}: "
+                         "convert with .long()")
+    axis = 0 if len(sizes) == 1 else 1
+    if not sizes or tuple(target.shape) != sizes[:axis] + sizes[axis + 1:]:
+        want = sizes[:axis] + sizes[axis + 1:]
+        raise ShapeError(
+            f"{name} got scores {type_text(input)} and classes {type_text(target)}: the classes "
+            f"need shape {want}, one for each row of scores")
+    return axis
+
+
+def _along(weight: Tensor, axis: int, rank: int) -> Tensor:
+    return weight.reshape(*[-1 if i == axis else 1 for i in range(rank)])
+
+
+def _picked(name: str, logs: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int,
+            axis: int) -> tuple[Tensor, Tensor]:
+    """−w·log p of the target class, and w, both 0 where the target is to be ignored."""
+    classes = logs.shape[axis]
+    if weight is not None and tuple(weight.shape) != (classes,):
+        raise ShapeError(f"{name}: weight {type_text(weight)} needs one number for each of the "
+                         f"{classes} classes")
+    valid = target != ignore_index
+    safe = ops.where(valid, target, 0).long()
+    check_indices(safe, classes, f"{name}: class",
+                  f"there are {classes} scores in a row, so classes go from 0 to {classes - 1}")
+    losses = -ops.gather(logs, axis, safe.unsqueeze(axis)).squeeze(axis)
+    if weight is None:
+        weights = valid.to(logs.dtype)
+    else:
+        weights = ops.where(valid, weight[safe], 0.0)
+        losses = losses * weights
+    return ops.where(valid, losses, 0.0), weights
+
+
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                         size_average: Any = None, reduce: Any = None,
+                         reduction: str = "mean") -> Tensor:
+    """−(y·log p + (1−y)·log(1−p)) for probabilities p; the logarithms are at least −100."""
+    _same_shape("binary_cross_entropy", input, target)
+    array = input._value
+    if isinstance(array, np.ndarray) and array.size and not (array.min() >= 0
+                                                             and array.max() <= 1):
+        raise SettingError(
+            "binary_cross_entropy needs probabilities between 0 and 1, and got values from "
+            f"{array.min():g} to {array.max():g}: put a sigmoid before it, or give the scores to "
+            "binary_cross_entropy_with_logits, which is stable")
+    losses = _bce(input, target)
+    return reduced(losses if weight is None else losses * weight, reduction)
+
+
+def _bce(p: Tensor, target: Tensor) -> Tensor:
+    """The losses; where p(1−p) < 10⁻¹², the slope (p − y)·10¹² stands for the infinite one."""
+    saturated = p * (1 - p) < 1e-12
+    inside = ops.where(saturated, 0.5, p)
+    losses = -(target * rows.log(inside) + (1 - target) * rows.log1p(-inside))
+    array = p._value
+    if isinstance(array, np.ndarray) and not saturated._value.any():
+        return losses
+    with no_grad():
+        fixed = p.detach()
+        least = -(target * rows.log(fixed).clamp(min=-100.0)
+                  + (1 - target) * rows.log1p(-fixed).clamp(min=-100.0))
+        slope = (fixed - target) * 1e12
+    return ops.where(saturated, least + (p - fixed) * slope, losses)
+
+
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                                     size_average: Any = None, reduce: Any = None,
+                                     reduction: str = "mean",
+                                     pos_weight: Tensor | None = None) -> Tensor:
+    """`binary_cross_entropy` of sigmoid(input), stable for scores of any size.
+
+    `pos_weight` multiplies the term of the positive class.
+    """
+    _same_shape("binary_cross_entropy_with_logits", input, target)
+    if pos_weight is None:
+        losses = rows.bce_with_logits(input, target)
+    else:
+        # At a score of −∞ with target 0 the extra term is 0·∞, and must be 0.
+        extra = (pos_weight - 1) * target * rows.softplus(-input)
+        losses = rows.bce_with_logits(input, target) + ops.where(target == 0, 0.0, extra)
+    return reduced(losses if weight is None else losses * weight, reduction)

@@ -1,0 +1,37 @@
+"""How an error names the layer at fault: its repr and its path below the module called first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chainrule.core.bind import state as recording
+from chainrule.core.errors import ShapeError
+from chainrule.tensor import Tensor
+
+from .display import type_text
+
+
+def path_of(module: Any) -> str:
+    """`encoder.0` for the module whose call is running, '' if it is the outermost or not known."""
+    names: list[str] = []
+    scope = recording.scope
+    while scope is not None and scope[1] is not module:
+        scope = scope[0]
+    while scope is not None and scope[0] is not None:
+        outer, child = scope
+        found = [path for path, part in outer[1].named_modules() if part is child]
+        names.append(found[0] if found else type(child).__name__)
+        scope = outer
+    return ".".join(reversed(names))
+
+
+def described(module: Any) -> str:
+    """`Linear(in_features=64, out_features=10, bias=True) 'encoder.0'`."""
+    path = path_of(module)
+    text = f"{module._get_name()}({module.extra_repr()})"
+    return f"{text} {path!r}" if path else text
+
+
+def misfit(module: Any, input: Tensor, rule: str) -> ShapeError:
+    """The error for an input that a layer cannot take."""
+    return ShapeError(f"{described(module)} got {type_text(input)}: {rule}")

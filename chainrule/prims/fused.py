@@ -1,0 +1,320 @@
+"""Compositions that are one node on the tape, for speed and for short explanations.
+
+Each row's `definition` is its meaning; evaluation and pulls are checked against it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import DtypeError, ShapeError
+from ..core.kinds import composite
+from ..core.types import ArrayType
+from . import show
+from .contract import matmul
+from .elementwise import cast, eq, exp, isinf, log, sqrt, stop_gradient, where, zeros_like
+from .index import check_range, gather
+from .reduce import amax
+from .shape import broadcast, permute, reshape, sum_, sum_to, sum_type, unsum
+
+# ---------------------------------------------------------------- mean, variance, log-sum-exp
+
+
+def count(shape: Any, axes: tuple[int, ...]) -> int:
+    """How many elements a reduction over `axes` takes together."""
+    n = 1
+    for axis in axes:
+        n *= shape[axis]
+    return n
+
+
+def _mean(x: Any, axes: tuple[int, ...]) -> Any:
+    n = count(x.shape, axes)
+    return sum_(x, axes=axes) / n if n else sum_(x, axes=axes) + float("nan")
+
+
+mean = composite("mean", definition=_mean, public="",
+    eval=lambda x, axes: np.divide(np.add.reduce(x, axes, dtype=x.dtype) if axes else x,
+                                   x.dtype.type(count(x.shape, axes))),
+    infer=sum_type, pulls=(lambda g, y, x, axes: unsum(g / count(x.shape, axes), x, axes),),
+    samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (0,)}),
+                         ((rng.normal(size=(2, 3)),), {"axes": (0, 1)})],
+    show=lambda a, axes: (f"mean({a[0]})", 9), doc="The arithmetic mean over the given axes.")
+
+
+def _centred(x: Any, axes: tuple[int, ...]) -> Any:
+    return x - unsum(mean(x, axes=axes), x, axes)
+
+
+def _divisor(x: Any, axes: tuple[int, ...], correction: float) -> float:
+    return max(count(x.shape, axes) - correction, 0.0)
+
+
+def _var(x: Any, axes: tuple[int, ...], correction: float) -> Any:
+    c = _centred(x, axes)
+    n = _divisor(x, axes, correction)
+    total = sum_(c * c, axes=axes)
+    return total / n if n else total * float("nan")
+
+
+def _var_pull(g: Any, y: Any, x: Any, axes: tuple[int, ...], correction: float) -> Any:
+    n = _divisor(x, axes, correction)
+    scale = 2 / n if n else float("nan")
+    return unsum(g, x, axes) * (_centred(x, axes) * scale)
+
+
+var = composite("var", definition=_var, pulls=(_var_pull,), public="",
+    infer=lambda a, axes, correction: sum_type(a, axes),
+    eval=lambda x, axes, correction: np.asarray(_var(x, axes, correction), x.dtype),
+    samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (1,), "correction": 1}),
+                         ((rng.normal(size=(2, 3)),), {"axes": (0, 1), "correction": 0})],
+    show=lambda a, axes, correction: (f"var({a[0]})", 9),
+    doc="The mean squared distance from the mean, divided by n − correction.")
+
+
+def _safe_top(x: Any, axes: tuple[int, ...]) -> Any:
+    """The maximum as a constant, with 0 in place of ±∞ so that x − top is never ∞ − ∞."""
+    top = stop_gradient(amax(x, axes=axes))
+    return where(isinf(top), zeros_like(top), top)
+
+
+def _logsumexp(x: Any, axes: tuple[int, ...]) -> Any:
+    top = _safe_top(x, axes)
+    return log(sum_(exp(x - unsum(top, x, axes)), axes=axes)) + top
+
+
+logsumexp = composite("logsumexp", definition=_logsumexp, public="", infer=sum_type,
+    pulls=(lambda g, y, x, axes: unsum(g, x, axes) * exp(x - unsum(y, x, axes)),),
+    samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (1,)}),
+                         ((rng.normal(size=(2, 3)),), {"axes": (0, 1)})],
+    show=lambda a, axes: (f"log Σ exp({a[0]})", 9), doc="log Σ exp(x), stable for large |x|.")
+
+# ---------------------------------------------------------------- softmax
+
+
+def _softmax(x: Any, axis: int) -> Any:
+    e = exp(x - unsum(_safe_top(x, (axis,)), x, (axis,)))
+    return e / unsum(sum_(e, axes=(axis,)), x, (axis,))
+
+
+def softmax_eval(x: Any, axis: int) -> Any:
+    e = x - np.maximum.reduce(x, axis, keepdims=True, initial=-np.inf)
+    np.exp(e, out=e)
+    e /= np.add.reduce(e, axis, keepdims=True)
+    return e
+
+
+def _softmax_pull(g: Any, y: Any, x: Any, axis: int) -> Any:
+    inner = sum_(g * y, axes=(axis,))
+    return y * (g - unsum(inner, y, (axis,)))
+
+
+def along_rows(rng: Any) -> Any:
+    return [((rng.normal(size=(2, 3)),), {"axis": 1}), ((rng.normal(size=(2, 3, 2)),), {"axis": 0})]
+
+
+softmax = composite("softmax", definition=_softmax, eval=softmax_eval, pulls=(_softmax_pull,),
+    infer=lambda a, axis: a, samples=along_rows, public="_softmax", options={"axis": -1},
+    show=lambda a, axis: (f"softmax({a[0]})", 9), doc="exp(x)/Σ exp(x) along an axis.")
+
+
+def _log_softmax_eval(x: Any, axis: int) -> Any:
+    y = x - np.maximum.reduce(x, axis, keepdims=True, initial=-np.inf)
+    y -= np.log(np.add.reduce(np.exp(y), axis, keepdims=True))
+    return y
+
+
+log_softmax = composite("log_softmax", eval=_log_softmax_eval, infer=lambda a, axis: a,
+    definition=lambda x, axis: x - unsum(logsumexp(x, axes=(axis,)), x, (axis,)),
+    pulls=(lambda g, y, x, axis: g - exp(y) * unsum(sum_(g, axes=(axis,)), y, (axis,)),),
+    samples=along_rows, public="_log_softmax", options={"axis": -1},
+    show=lambda a, axis: (f"log softmax({a[0]})", 9), doc="log(exp(x)/Σ exp(x)) along an axis.")
+
+# ---------------------------------------------------------------- linear
+
+
+def rows(x: Any) -> Any:
+    """x as a matrix: all leading axes taken together."""
+    if len(x.shape) == 2:
+        return x
+    return reshape(x, shape=(count(x.shape, tuple(range(len(x.shape) - 1))), x.shape[-1]))
+
+
+def _linear_type(x: ArrayType, w: ArrayType, b: ArrayType | None = None) -> ArrayType:
+    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
+        raise ShapeError(f"linear: the input is {x} and the weight {w}: the input's last size must "
+                         f"be the weight's last size {w.shape[-1] if w.shape else 'none'}")
+    if x.dtype != w.dtype or (b is not None and b.dtype != x.dtype):
+        shown = ", ".join(str(t) for t in (x, w, b) if t is not None)
+        raise DtypeError(f"linear: input, weight and bias must have one dtype, got {shown}; "
+                         "convert the input with .to(dtype)")
+    if b is not None and b.shape not in ((w.shape[0],), (1,), ()):
+        raise ShapeError(f"linear: the bias {b} does not fit the weight {w}: it must have "
+                         f"{w.shape[0]} elements")
+    return ArrayType((*x.shape[:-1], w.shape[0]), x.dtype)
+
+
+def _linear(x: Any, w: Any, b: Any = None) -> Any:
+    y = matmul(rows(x), permute(w, order=(1, 0)))
+    if len(x.shape) != 2:
+        y = reshape(y, shape=(*x.shape[:-1], w.shape[0]))
+    return y if b is None else y + broadcast(b, shape=tuple(y.shape))
+
+
+def _linear_eval(x: Any, w: Any, b: Any = None) -> Any:
+    if x.dtype is not w.dtype and x.dtype != w.dtype:
+        raise TypeError("dtypes differ")
+    y = x.dot(w.T)
+    if b is not None:
+        if b.dtype is not y.dtype and b.dtype != y.dtype or b.ndim > 1:
+            raise TypeError("dtypes or shapes differ")
+        y += b
+    return y
+
+
+def _linear_input(g: Any, y: Any, x: Any, w: Any, b: Any = None) -> Any:
+    flat = matmul(rows(g), w)
+    return flat if len(g.shape) == 2 else reshape(flat, shape=(*g.shape[:-1], w.shape[1]))
+
+
+linear = composite("linear", definition=_linear, eval=_linear_eval, infer=_linear_type,
+    pulls=(_linear_input,
+           lambda g, y, x, w, b=None: rows(g).mT @ rows(x),
+           lambda g, y, x, w, b: sum_to(g, tuple(b.shape))),
+    samples=lambda rng: [
+        ((rng.normal(size=(2, 3)), rng.normal(size=(4, 3)), rng.normal(size=4)), {}),
+        ((rng.normal(size=(2, 5, 3)), rng.normal(size=(4, 3)), rng.normal(size=4)), {}),
+        ((rng.normal(size=3), rng.normal(size=(4, 3)), rng.normal(size=4)), {}),
+        ((rng.normal(size=(2, 3)), rng.normal(size=(4, 3))), {}),
+        ((rng.normal(size=(2, 5, 3)), rng.normal(size=(4, 3))), {})],
+    arguments=("input", "weight", "bias"), public="_linear",
+    show=lambda x, w, b=None, **_: (
+        f"{show.bracket(*x, 2)} @ {show.bracket(*w, 9)}ᵀ" + (f" + {b[0]}" if b else ""),
+        1 if b else 2),
+    doc="x Wᵀ + b over the last axis of x.")
+
+# ---------------------------------------------------------------- losses
+
+
+def _mse(x: Any, t: Any) -> Any:
+    d = x - t
+    return mean(d * d, axes=tuple(range(len(x.shape))))
+
+
+def _mse_eval(x: Any, t: Any) -> Any:
+    if x.shape != t.shape or x.dtype != t.dtype:
+        raise ValueError("shapes or dtypes differ")
+    d = np.subtract(x, t).ravel()
+    return np.asarray(d.dot(d) / d.dtype.type(d.size))
+
+
+def _mse_type(x: ArrayType, t: ArrayType) -> ArrayType:
+    if x != t:
+        raise ShapeError(f"mse_mean: input {x} and target {t} must have one shape and dtype")
+    return ArrayType((), x.dtype)
+
+
+def _mse_pull(g: Any, y: Any, x: Any, t: Any) -> Any:
+    return (x - t) * (g * (2 / count(x.shape, tuple(range(len(x.shape))))))
+
+
+mse_mean = composite("mse_mean", definition=_mse, eval=_mse_eval, infer=_mse_type,
+    pulls=(_mse_pull, lambda g, y, x, t: _mse_pull(-g, y, x, t)),
+    samples=lambda rng: [((rng.normal(size=s), rng.normal(size=s)), {}) for s in ((3,), (2, 3))],
+    arguments=("input", "target"), public="_mse_mean",
+    show=lambda a, b: (f"mean(({a[0]} − {show.bracket(*b, 2)})²)", 9),
+    doc="The mean of (input − target)².")
+
+
+def _one_hot(t: Any, x: Any) -> Any:
+    n, classes = x.shape
+    return cast(eq(reshape(t, shape=(n, 1)), np.arange(classes)), dtype=x.dtype)
+
+
+def _cross_entropy(x: Any, t: Any) -> Any:
+    n = x.shape[0]
+    picked = gather(log_softmax(x, axis=1), reshape(t, shape=(n, 1)), axis=1)
+    return -mean(reshape(picked, shape=(n,)), axes=(0,))
+
+
+def _cross_entropy_eval(x: Any, t: Any) -> Any:
+    check_range("cross_entropy", t, x.shape[1], 1)
+    shifted_ = x - np.maximum.reduce(x, 1, keepdims=True)
+    own = shifted_[np.arange(x.shape[0]), t]
+    np.exp(shifted_, out=shifted_)
+    losses = np.log(np.add.reduce(shifted_, 1)) - own
+    return np.asarray(np.add.reduce(losses) / x.dtype.type(x.shape[0]))
+
+
+def _cross_entropy_type(x: ArrayType, t: ArrayType) -> ArrayType:
+    if x.ndim != 2 or t.shape != x.shape[:1] or t.dtype.kind not in "iu":
+        raise ShapeError(f"cross_entropy: the input must be (N, C) scores and the target N class "
+                         f"numbers as int64, got {x} and {t}")
+    return ArrayType((), x.dtype)
+
+
+def _cross_entropy_pull(g: Any, y: Any, x: Any, t: Any) -> Any:
+    return (softmax(x, axis=1) - _one_hot(t, x)) * (g / x.shape[0])
+
+
+cross_entropy_mean = composite("cross_entropy_mean", definition=_cross_entropy,
+    eval=_cross_entropy_eval, infer=_cross_entropy_type, pulls=(_cross_entropy_pull, None),
+    samples=lambda rng: [((rng.normal(size=(4, 3)), rng.integers(0, 3, 4)), {})],
+    arguments=("input", "target"), public="_cross_entropy_mean",
+    show=lambda a, b: (f"cross_entropy({a[0]}, {b[0]})", 9),
+    doc="The mean over N of −log softmax(x)[target].")
+
+# ---------------------------------------------------------------- layer normalisation
+
+
+def _normalised(x: Any, eps: float) -> Any:
+    last = (len(x.shape) - 1,)
+    spread = var(x, axes=last, correction=0)
+    return _centred(x, last) / unsum(sqrt(spread + eps), x, last)
+
+
+def _layer_norm(x: Any, w: Any, b: Any, eps: float) -> Any:
+    shape = tuple(x.shape)
+    return _normalised(x, eps) * broadcast(w, shape=shape) + broadcast(b, shape=shape)
+
+
+def _layer_norm_eval(x: Any, w: Any, b: Any, eps: float) -> Any:
+    n = x.dtype.type(x.shape[-1])
+    c = x - np.add.reduce(x, -1, keepdims=True) / n
+    c /= np.sqrt(np.add.reduce(c * c, -1, keepdims=True) / n + x.dtype.type(eps))
+    c *= w
+    c += b
+    return c
+
+
+def _layer_norm_type(x: ArrayType, w: ArrayType, b: ArrayType, eps: float) -> ArrayType:
+    if w.shape != x.shape[-1:] or b.shape != x.shape[-1:]:
+        raise ShapeError(f"layer_norm: the input is {x}, so weight and bias must be "
+                         f"[{x.shape[-1] if x.shape else ''}], got {w} and {b}")
+    return x
+
+
+def _layer_norm_input(g: Any, y: Any, x: Any, w: Any, b: Any, eps: float) -> Any:
+    """(gw − mean(gw) − x̂·mean(gw·x̂))/σ with gw = g·w."""
+    last = (len(x.shape) - 1,)
+    scale = sqrt(var(x, axes=last, correction=0) + eps)
+    hat = _centred(x, last) / unsum(scale, x, last)
+    gw = g * broadcast(w, shape=tuple(x.shape))
+    inner = unsum(mean(gw * hat, axes=last), x, last)
+    return (gw - unsum(mean(gw, axes=last), x, last) - hat * inner) / unsum(scale, x, last)
+
+
+layer_norm = composite("layer_norm", definition=_layer_norm, eval=_layer_norm_eval,
+    infer=_layer_norm_type, options={"eps": 1e-5},
+    pulls=(_layer_norm_input,
+           lambda g, y, x, w, b, eps: sum_to(g * _normalised(x, eps), tuple(w.shape)),
+           lambda g, y, x, w, b, eps: sum_to(g, tuple(b.shape))),
+    samples=lambda rng: [((rng.normal(size=(2, 4)), rng.normal(size=4), rng.normal(size=4)),
+                          {"eps": 1e-5}),
+                         ((rng.normal(size=(2, 3, 4)), rng.normal(size=4), rng.normal(size=4)),
+                          {"eps": 1e-3})],
+    arguments=("input", "weight", "bias"), public="_layer_norm",
+    show=lambda x, w, b, eps: (f"layer_norm({x[0]})", 9),
+    doc="(x − mean)/√(var + eps)·w + b over the last axis.")

@@ -1,0 +1,190 @@
+"""Rows that pick elements by whole-number arrays, in adjoint pairs.
+
+gather ⇄ scatter_add (one index for each result, along an axis) · index ⇄ index_add (points).
+Indices are checked: one out of range is an IndexError, never a stray read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import IndexingError, ShapeError
+from ..core.kinds import aligned, batch_size, front, fronted, general, moved
+from ..core.types import ArrayType
+from .elementwise import zeros_like
+from .shape import broadcast
+
+Axes = Sequence[int | None]
+NO_RULES = (None,) * 64               # NumPy's arrays have at most 64 axes
+
+
+def check_range(name: str, index: Any, size: int, axis: int, negative: bool = False) -> None:
+    """Every index must lie in [0, size), or in [-size, size) if `negative`."""
+    if index.size == 0:
+        return
+    low, high = int(index.min()), int(index.max())
+    if high >= size or low < (-size if negative else 0):
+        wrong = high if high >= size else low
+        place = [int(i) for i in np.argwhere(index == wrong)[0]]
+        raise IndexingError(f"{name}: index {wrong} (at position {place} of the index) is out of "
+                            f"range for axis {axis}, which has {size} elements")
+
+
+# ---------------------------------------------------------------- gather and scatter_add
+
+
+def _gather_type(a: ArrayType, index: ArrayType, axis: int) -> ArrayType:
+    if a.ndim != index.ndim or any(m != n for k, (m, n) in enumerate(
+            zip(a.shape, index.shape, strict=True)) if k != axis):
+        raise ShapeError(f"gather: input {a} and index {index} must agree in all axes but {axis}")
+    return ArrayType(index.shape, a.dtype)
+
+
+def _gather(x: Any, index: Any, axis: int) -> Any:
+    check_range("gather", index, x.shape[axis], axis)
+    return np.take_along_axis(x, index, axis)
+
+
+def _along_batch(row: Any, xs: Sequence[Any], ax: Axes, axis: int, **params: Any) -> Any:
+    return row(*fronted(xs, ax), axis=axis + 1, **params), 0
+
+
+def _gather_samples(rng: Any) -> Any:
+    return [((rng.normal(size=(4, 3)), rng.integers(0, 4, (2, 3))), {"axis": 0}),
+            ((rng.normal(size=(2, 3)), rng.integers(0, 3, (2, 5))), {"axis": 1})]
+
+
+gather = general("gather", eval=_gather, infer=_gather_type,
+    pulls=(lambda g, y, x, i, axis: scatter_add(g, i, axis=axis, size=x.shape[axis]), None),
+    jvp=lambda ts, y, x, i, axis: gather(ts[0], i, axis=axis),
+    batch=lambda xs, ax, axis: _along_batch(gather, xs, ax, axis),
+    samples=_gather_samples, arguments=("input", "index"),
+    doc="y[i][j] = x[index[i][j]][j] along axis 0, and so on for other axes.")
+
+
+def _scatter_add(x: Any, index: Any, axis: int, size: int) -> Any:
+    check_range("scatter_add", index, size, axis)
+    y = np.zeros((*x.shape[:axis], size, *x.shape[axis + 1:]), x.dtype)
+    places = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+    places[axis] = index
+    np.add.at(y, tuple(places), x)
+    return y
+
+
+scatter_add = general("scatter_add", eval=_scatter_add,
+    infer=lambda a, index, axis, size: ArrayType(
+        (*a.shape[:axis], size, *a.shape[axis + 1:]), a.dtype),
+    pulls=(lambda g, y, x, i, axis, size: gather(g, i, axis=axis), None),
+    jvp=lambda ts, y, x, i, axis, size: scatter_add(ts[0], i, axis=axis, size=size),
+    batch=lambda xs, ax, axis, size: _along_batch(scatter_add, xs, ax, axis, size=size),
+    samples=lambda rng: [((rng.normal(size=(2, 3)), rng.integers(0, 4, (2, 3))),
+                          {"axis": 0, "size": 4}),
+                         ((rng.normal(size=(2, 5)), rng.integers(0, 3, (2, 5))),
+                          {"axis": 1, "size": 3})],
+    arguments=("input", "index"), public="",
+    doc="Zeros to which every x[i][j] is added at [index[i][j]][j] along the axis.")
+
+# ---------------------------------------------------------------- points: index and index_add
+
+
+def _index_type(a: ArrayType, *indices: ArrayType) -> ArrayType:
+    points = np.broadcast_shapes(*[i.shape for i in indices])
+    return ArrayType((*points, *a.shape[len(indices):]), a.dtype)
+
+
+def _check_points(x_shape: Any, indices: Sequence[Any]) -> None:
+    for axis, index in enumerate(indices):
+        check_range("indexing", index, x_shape[axis], axis, negative=True)
+
+
+def _index(x: Any, *indices: Any) -> Any:
+    _check_points(x.shape, indices)
+    return x[indices]
+
+
+def _numbered(size: int, indices: Sequence[Any], index_axes: Axes) -> list[Any]:
+    """The points of a batch: the batch's own number becomes the first index."""
+    lined = aligned(indices, index_axes) if any(a is not None for a in index_axes) else indices
+    rank = max(len(i.shape) - (a is not None) for i, a in zip(indices, index_axes, strict=True))
+    return [np.arange(size).reshape((size,) + (1,) * rank), *lined]
+
+
+def _index_batch(xs: Sequence[Any], ax: Axes) -> Any:
+    if ax[0] is None:                      # only the points differ: index() takes any shape
+        lined = aligned(xs[1:], ax[1:])
+        return index(xs[0], *lined), 0
+    x = moved(xs[0], ax[0])
+    return index(x, *_numbered(x.shape[0], xs[1:], ax[1:])), 0
+
+
+index = general("index", eval=_index, infer=_index_type,
+    pulls=(lambda g, y, x, *i: index_add(g, *i, shape=tuple(x.shape)), *NO_RULES),
+    jvp=lambda ts, y, x, *i: index(ts[0], *i), batch=_index_batch,
+    samples=lambda rng: [((rng.normal(size=(4, 3)), rng.integers(0, 4, 5)), {}),
+                         ((rng.normal(size=(4, 3, 2)), rng.integers(0, 4, (2, 2)),
+                           rng.integers(-3, 3, 2)), {})],
+    arguments=("input", "index"), public="",
+    doc="x at points: the i-th index array counts along axis i; repeats are allowed.")
+
+
+def _index_add(x: Any, *indices: Any, shape: tuple[int, ...]) -> Any:
+    _check_points(shape, indices)
+    y = np.zeros(shape, x.dtype)
+    points = np.broadcast_shapes(*[i.shape for i in indices])
+    np.add.at(y, indices, np.broadcast_to(x, (*points, *shape[len(indices):])))
+    return y
+
+
+def _index_add_batch(xs: Sequence[Any], ax: Axes, shape: tuple[int, ...]) -> Any:
+    size = batch_size(xs, ax)
+    points = np.broadcast_shapes(*[_without(i, a) for i, a in zip(xs[1:], ax[1:], strict=True)])
+    x = broadcast(aligned([xs[0]], ax[:1])[0] if ax[0] is not None else xs[0],
+                  shape=(size, *points, *shape[len(xs) - 1:]))
+    return index_add(x, *_numbered(size, xs[1:], ax[1:]), shape=(size, *shape)), 0
+
+
+def _without(x: Any, axis: int | None) -> tuple[int, ...]:
+    """The shape of one item of the batch."""
+    return tuple(n for i, n in enumerate(x.shape) if i != axis)
+
+
+index_add = general("index_add", eval=_index_add,
+    infer=lambda a, *i, shape: ArrayType(tuple(shape), a.dtype),
+    pulls=(lambda g, y, x, *i, shape: index(g, *i), *NO_RULES),
+    jvp=lambda ts, y, x, *i, shape: index_add(ts[0], *i, shape=shape), batch=_index_add_batch,
+    samples=lambda rng: [((rng.normal(size=(5, 3)), rng.integers(0, 4, 5)), {"shape": (4, 3)}),
+                         ((rng.normal(size=(2, 2)), rng.integers(0, 4, (2, 2)),
+                           rng.integers(0, 3, 2)), {"shape": (4, 3)})],
+    arguments=("input", "index"), public="",
+    doc="Zeros of the given shape to which x is added at points.")
+
+
+def _index_put(x: Any, values: Any, *indices: Any) -> Any:
+    _check_points(x.shape, indices)
+    y = x.copy()
+    y[indices] = values
+    return y
+
+
+def _index_put_batch(xs: Sequence[Any], ax: Axes) -> Any:
+    size = batch_size(xs, ax)
+    x, values = (front(x, a, size) for x, a in zip(xs[:2], ax[:2], strict=True))
+    return index_put(x, values, *_numbered(size, xs[2:], ax[2:])), 0
+
+
+index_put = general("index_put", eval=_index_put, infer=lambda a, v, *i: a,
+    pulls=(lambda g, y, x, v, *i: index_put(g, zeros_like(index(g, *i)), *i),
+           lambda g, y, x, v, *i: index(g, *i), *NO_RULES),
+    jvp=lambda ts, y, x, v, *i: index_put(
+        zeros_like(x) if ts[0] is None else ts[0],
+        zeros_like(v) if ts[1] is None else ts[1], *i),
+    batch=_index_put_batch,
+    samples=lambda rng: [((rng.normal(size=(4, 3)), rng.normal(size=(2, 3)),
+                           rng.permutation(4)[:2]), {}),
+                         ((rng.normal(size=(4, 3)), rng.normal(size=2),
+                           rng.permutation(4)[:2], rng.integers(0, 3, 2)), {})],
+    arguments=("input", "values", "index"), public="",
+    doc="x with the values written at points; of several writes to one place the last stays.")

@@ -1,0 +1,157 @@
+"""Rows that reduce or order along axes and are not linear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import ShapeError
+from ..core.kinds import composite, general, moved
+from ..core.types import ArrayType, bool_, int64
+from . import show
+from .elementwise import eq, where, zeros_like
+from .shape import sum_type, concatenate, shifted, slice_, sum_, unsum
+
+Axes = Sequence[int | None]
+
+
+def _nonempty(name: str, a: ArrayType, axes: tuple[int, ...]) -> None:
+    if any(a.shape[i] == 0 for i in axes):
+        raise ShapeError(f"{name}: {a} has no elements along axis {axes[0]}, and nothing has no "
+                         f"{name}. Check for empty input first.")
+
+
+def _extreme_type(name: str) -> Any:
+    def infer(a: ArrayType, axes: tuple[int, ...]) -> ArrayType:
+        _nonempty(name, a, axes)
+        return sum_type(a, axes)
+    return infer
+
+
+def _winners(y: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    """1/ties at each place that attains the extreme, else 0; a NaN extreme belongs to the NaNs."""
+    spread = unsum(y, x, axes)
+    hit = eq(x, spread) | (~eq(x, x) & ~eq(spread, spread))
+    ones = where(hit, zeros_like(x) + 1.0, zeros_like(x))
+    return ones / unsum(sum_(ones, axes=axes), x, axes)
+
+
+def _extreme(name: str, eval: Any, word: str) -> Any:
+    row = general(name, eval=eval, infer=_extreme_type(name), public="",
+        pulls=(lambda g, y, x, axes: unsum(g, x, axes) * _winners(y, x, axes),),
+        jvp=lambda ts, y, x, axes: sum_(ts[0] * _winners(y, x, axes), axes=axes),
+        batch=lambda xs, ax, axes: (
+            row(moved(xs[0], ax[0] or 0), axes=shifted(axes)), 0),
+        samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (1,)}),
+                             ((rng.normal(size=(2, 3)),), {"axes": (0, 1)}),
+                             ((rng.normal(size=(2, 3, 2)),), {"axes": (1,)})],
+        show=lambda a, axes: (f"{word}({a[0]})", 9),
+        doc=f"The {word} over the given axes; ties share the gradient equally.")
+    return row
+
+
+amax = _extreme("amax", lambda x, axes: np.maximum.reduce(x, axes), "max")
+amin = _extreme("amin", lambda x, axes: np.minimum.reduce(x, axes), "min")
+
+
+def _positions(name: str, eval: Any, word: str) -> Any:
+    def infer(a: ArrayType, axis: int) -> ArrayType:
+        _nonempty(name, a, (axis,))
+        return ArrayType(sum_type(a, (axis,)).shape, int64)
+    row = general(name, eval=eval, infer=infer, pulls=(None,), jvp=None, public="",
+        batch=lambda xs, ax, axis: (row(moved(xs[0], ax[0] or 0), axis=axis + 1), 0),
+        samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
+                             ((rng.normal(size=(2, 3)),), {"axis": 0})],
+        doc=f"The position of the first {word} along an axis; not differentiable.")
+    return row
+
+
+argmax = _positions("argmax", lambda x, axis: np.argmax(x, axis), "maximum")
+argmin = _positions("argmin", lambda x, axis: np.argmin(x, axis), "minimum")
+
+
+def _argsort(x: Any, axis: int, descending: bool) -> Any:
+    """Stable order, NaN last; for descending the order of the reversed array, reversed."""
+    if not descending:
+        return np.argsort(x, axis, kind="stable")
+    if x.dtype.kind == "f":
+        flipped = np.flip(x, axis)
+        order = np.flip(np.argsort(flipped, axis, kind="stable"), axis)
+        return x.shape[axis] - 1 - order
+    return np.argsort(np.invert(x), axis, kind="stable")
+
+
+argsort = general("argsort", eval=_argsort, infer=lambda a, axis, descending: ArrayType(a.shape, int64),
+    pulls=(None,), jvp=None, public="",
+    batch=lambda xs, ax, axis, descending: (
+        argsort(moved(xs[0], ax[0] or 0), axis=axis + 1, descending=descending), 0),
+    samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1, "descending": False}),
+                         ((rng.normal(size=(2, 3)),), {"axis": 0, "descending": True})],
+    doc="The order that sorts along an axis, stable; not differentiable.")
+
+
+def _truth(name: str, eval: Any, word: str) -> Any:
+    row = general(name, eval=eval, infer=lambda a, axes: ArrayType(sum_type(a, axes).shape, bool_),
+        pulls=(None,), jvp=None, public="",
+        batch=lambda xs, ax, axes: (row(moved(xs[0], ax[0] or 0), axes=shifted(axes)), 0),
+        samples=lambda rng: [((rng.uniform(size=(2, 3)) > 0.5,), {"axes": (1,)})],
+        doc=f"Are {word} elements along the axes non-zero?")
+    return row
+
+
+any_ = _truth("any", lambda x, axes: np.logical_or.reduce(x, axes), "any")
+all_ = _truth("all", lambda x, axes: np.logical_and.reduce(x, axes), "all")
+
+
+# ---------------------------------------------------------------- products
+
+
+def _along(axis: int, start: int, stop: int) -> Any:
+    return (*[slice(None)] * axis, slice(start, stop))
+
+
+def _padded(x: Any, axis: int, start: int, stop: int) -> Any:
+    key = _along(axis, start, stop)
+    return slice_(x, key=key + (slice(None),) * (len(x.shape) - axis - 1))
+
+
+def _prod(x: Any, axis: int) -> Any:
+    """Pairs, then pairs of pairs: exact gradients of any order, zeros among the factors included."""
+    n = x.shape[axis]
+    if n == 0:
+        return sum_(x, axes=(axis,)) + 1
+    while n > 1:
+        half = n // 2
+        pairs = _padded(x, axis, 0, half) * _padded(x, axis, half, 2 * half)
+        x = pairs if n % 2 == 0 else concatenate(pairs, _padded(x, axis, n - 1, n), axis=axis)
+        n = half + n % 2
+    return sum_(x, axes=(axis,))
+
+
+prod = composite("prod", definition=_prod, public="_prod", options={"axis": 0},
+    eval=lambda x, axis: np.multiply.reduce(x, axis, dtype=x.dtype),
+    infer=lambda a, axis: sum_type(a, (axis,)),
+    samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
+                         ((rng.normal(size=(4, 2)),), {"axis": 0}),
+                         ((np.array([2.0, 0.0, 3.0]),), {"axis": 0})],
+    show=lambda a, axis: (f"Π{show.bracket(*a, 3)}", 2), doc="The product along an axis.")
+
+
+def _cumprod(x: Any, axis: int) -> Any:
+    """Each element times the one 1, 2, 4 ... places before it."""
+    n, shift = x.shape[axis], 1
+    while shift < n:
+        ones = zeros_like(_padded(x, axis, 0, shift)) + 1
+        x = x * concatenate(ones, _padded(x, axis, 0, n - shift), axis=axis)
+        shift *= 2
+    return x
+
+
+cumprod = composite("cumprod", definition=_cumprod, public="_cumprod", options={"axis": 0},
+    eval=lambda x, axis: np.multiply.accumulate(x, axis, dtype=x.dtype),
+    infer=lambda a, axis: a,
+    samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
+                         ((rng.normal(size=(5, 2)),), {"axis": 0})],
+    doc="The running product along an axis.")

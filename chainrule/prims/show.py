@@ -1,0 +1,65 @@
+"""How rows are written by explain: text with a binding strength, so brackets stand where needed.
+
+Strengths: 1 sum, 2 product, 3 sign, 4 power and transpose, 9 atom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Shown = tuple[str, int]
+SUPERSCRIPT = str.maketrans("0123456789-.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻·")
+
+
+def bracket(text: str, strength: int, wanted: int) -> str:
+    """`text`, in brackets if it binds less strongly than wanted."""
+    return text if strength >= wanted else f"({text})"
+
+
+def infix(symbol: str, strength: int, associative: bool = True) -> Callable[..., Shown]:
+    """a symbol b; the right operand of − and / needs brackets at the same strength."""
+    def show(a: Shown, b: Shown, **_: Any) -> Shown:
+        right = strength if associative else strength + 1
+        left_text = bracket(*a, strength)
+        right_text = bracket(*b, right)
+        if right_text.startswith("−"):
+            right_text = f"({right_text})"
+        return f"{left_text}{symbol}{right_text}", strength
+    return show
+
+
+def prefix(symbol: str) -> Callable[..., Shown]:
+    def show(a: Shown, **_: Any) -> Shown:
+        return f"{symbol}{bracket(*a, 3)}", 1
+    return show
+
+
+def function(name: str) -> Callable[..., Shown]:
+    def show(*xs: Shown, **_: Any) -> Shown:
+        return f"{name}({', '.join(x[0] for x in xs)})", 9
+    return show
+
+
+def postfix(symbol: str) -> Callable[..., Shown]:
+    def show(a: Shown, **_: Any) -> Shown:
+        return f"{bracket(*a, 4)}{symbol}", 4
+    return show
+
+
+def indicator(symbol: str) -> Callable[..., Shown]:
+    """[a > b], one where it holds and zero elsewhere."""
+    def show(a: Shown, b: Shown, **_: Any) -> Shown:
+        return f"[{a[0]} {symbol} {b[0]}]", 9
+    return show
+
+
+def power(a: Shown, b: Shown, **_: Any) -> Shown:
+    if b[0].lstrip("-").replace(".", "", 1).isdigit():
+        return f"{bracket(*a, 9)}{b[0].translate(SUPERSCRIPT)}", 4
+    return f"{bracket(*a, 9)}^{bracket(*b, 9)}", 4
+
+
+def same(a: Shown, **_: Any) -> Shown:
+    """Operations that change the arrangement and not the numbers are not written."""
+    return a

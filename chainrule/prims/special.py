@@ -1,0 +1,112 @@
+"""Functions NumPy lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+# Rational approximations of erf and erfc on four intervals, error below one ulp in float64.
+# Source: fdlibm, s_erf.c, Sun Microsystems 1993 (coefficients and interval limits).
+_ERX = 8.45062911510467529297e-01
+_PP = (1.28379167095512558561e-01, -3.25042107247001499370e-01, -2.84817495755985104766e-02,
+       -5.77027029648944159157e-03, -2.37630166566501626084e-05)
+_QQ = (1.0, 3.97917223959155352819e-01, 6.50222499887672944485e-02, 5.08130628187576562776e-03,
+       1.32494738004321644526e-04, -3.96022827877536812320e-06)
+_PA = (-2.36211856075265944077e-03, 4.14856118683748331666e-01, -3.72207876035701323847e-01,
+       3.18346619901161753674e-01, -1.10894694282396677476e-01, 3.54783043256182359371e-02,
+       -2.16637559486879084300e-03)
+_QA = (1.0, 1.06420880400844228286e-01, 5.40397917702171048937e-01, 7.18286544141962662868e-02,
+       1.26171219808761642112e-01, 1.36370839120290507362e-02, 1.19844998467991074170e-02)
+_RA = (-9.86494403484714822705e-03, -6.93858572707181764372e-01, -1.05586262253232909814e+01,
+       -6.23753324503260060396e+01, -1.62396669462573470355e+02, -1.84605092906711035994e+02,
+       -8.12874355063065934246e+01, -9.81432934416914548592e+00)
+_SA = (1.0, 1.96512716674392571292e+01, 1.37657754143519042600e+02, 4.34565877475229228821e+02,
+       6.45387271733267880336e+02, 4.29008140027567833386e+02, 1.08635005541779435134e+02,
+       6.57024977031928170135e+00, -6.04244152148580987438e-02)
+_RB = (-9.86494292470009928597e-03, -7.99283237680523006574e-01, -1.77579549177547519889e+01,
+       -1.60636384855821916062e+02, -6.37566443368389627722e+02, -1.02509513161107724954e+03,
+       -4.83519191608651397019e+02)
+_SB = (1.0, 3.03380607434824582924e+01, 3.25792512996573918826e+02, 1.53672958608443695994e+03,
+       3.19985821950859553908e+03, 2.55305040643316442583e+03, 4.74528541206955367215e+02,
+       -2.24409524465858183362e+01)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
+    result = np.full_like(x, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        result *= x
+        result += c
+    return result
+
+
+def _tail(a: Any) -> Any:
+    """erfc(a) for a >= 1.25: exp(-a²)·R(1/a²)/a, the square split so that it is exact."""
+    s = 1.0 / (a * a)
+    near = a < 1.0 / 0.35
+    ratio = np.where(near, _polynomial(_RA, s) / _polynomial(_SA, s),
+                     _polynomial(_RB, s) / _polynomial(_SB, s))
+    high = (a.view(np.int64) & np.int64(-(1 << 32))).view(np.float64)
+    return np.exp(-high * high - 0.5625) * np.exp((high - a) * (high + a) + ratio) / a
+
+
+def _erf_parts(x: Any) -> tuple[Any, Any]:
+    """(erf(x), erfc(x)) of a flat float64 array, each computed where it is accurate."""
+    a = np.abs(x)
+    erf = np.sign(x)
+    erfc = 1.0 - erf
+    small = a < 0.84375
+    if small.any():
+        v = x[small]
+        z = v * v
+        tiny = v + v * (_polynomial(_PP, z) / _polynomial(_QQ, z))
+        erf[small], erfc[small] = tiny, 1.0 - tiny
+    middle = (a >= 0.84375) & (a < 1.25)
+    if middle.any():
+        s = a[middle] - 1.0
+        sign = np.sign(x[middle])
+        shift = _polynomial(_PA, s) / _polynomial(_QA, s)
+        erf[middle] = sign * (_ERX + shift)
+        erfc[middle] = np.where(sign > 0, 1.0 - _ERX - shift, 1.0 + _ERX + shift)
+    large = (a >= 1.25) & (a < 28.0)
+    if large.any():
+        tail = _tail(a[large])
+        positive = x[large] > 0
+        erf[large] = np.where(positive, 1.0 - tail, tail - 1.0)
+        erfc[large] = np.where(positive, tail, 2.0 - tail)
+    bad = np.isnan(x)
+    if bad.any():
+        erf[bad] = erfc[bad] = np.nan
+    return erf, erfc
+
+
+def _on_flat(part: int, x: Any) -> Any:
+    x = np.asarray(x)
+    flat = np.ascontiguousarray(x, dtype=np.float64).ravel()
+    return _erf_parts(flat)[part].astype(x.dtype).reshape(x.shape)
+
+
+def erf(x: Any) -> Any:
+    """The error function 2/√π ∫₀ˣ exp(−t²) dt of every element."""
+    return _on_flat(0, x)
+
+
+def erfc(x: Any) -> Any:
+    """1 − erf(x), accurate where erf(x) is close to 1."""
+    return _on_flat(1, x)
+
+
+def sigmoid(x: Any) -> Any:
+    """1/(1 + exp(−x)) without overflow: exp of a non-positive number only."""
+    x = np.asarray(x)
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def keep(x: Any, mask: Any) -> Any:
+    """`x` where `mask`, else 0; never 0·∞. Contiguous float32 goes through its bits (2× faster)."""
+    if (x.dtype == np.float32 and x.size > 512 and x.shape == mask.shape
+            and x.flags.c_contiguous and mask.flags.c_contiguous):
+        bits = np.negative(mask.view(np.int8)).astype(np.int32)
+        return np.bitwise_and(x.view(np.int32), bits, out=bits).view(np.float32)
+    return np.where(mask, x, x.dtype.type(0))

@@ -1,0 +1,234 @@
+"""Convolution and windows over the last two axes of (N, C, H, W) arrays.
+
+The three convolution rows are each other's transposes, so any derivative of one is made of them.
+Evaluation gathers windows into a matrix (im2col) and multiplies; no Python loop runs over pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import ShapeError
+from ..core.kinds import bilinear, front, linear, moved
+from ..core.types import ArrayType
+from .shape import concatenate, reshape, slice_
+
+Pair = tuple[int, int]
+Axes = Sequence[int | None]
+
+
+def out_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _windows_view(x: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Any:
+    """(N, C, H', W', kh, kw), a view."""
+    span = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    view = np.lib.stride_tricks.sliding_window_view(x, span, (2, 3))
+    return view[:, :, ::stride[0], ::stride[1], ::dilation[0], ::dilation[1]]
+
+
+def _padded(x: Any, padding: Pair) -> Any:
+    if padding == (0, 0):
+        return x
+    n, c, h, w = x.shape
+    y = np.zeros((n, c, h + 2 * padding[0], w + 2 * padding[1]), x.dtype)
+    y[:, :, padding[0]:padding[0] + h, padding[1]:padding[1] + w] = x
+    return y
+
+
+def _scatter_windows(cols: Any, shape: Any, stride: Pair, dilation: Pair) -> Any:
+    """The transpose of _windows_view: (N, C, H', W', kh, kw) added up where they came from."""
+    y = np.zeros(shape, cols.dtype)
+    height, width, kh, kw = cols.shape[2:]
+    for i in range(kh):
+        for j in range(kw):
+            top, left = i * dilation[0], j * dilation[1]
+            y[:, :, top:top + height * stride[0]:stride[0],
+              left:left + width * stride[1]:stride[1]] += cols[..., i, j]
+    return y
+
+
+# ---------------------------------------------------------------- convolution
+
+
+def _conv_type(x: ArrayType, w: ArrayType, stride: Pair, padding: Pair, dilation: Pair,
+               groups: int) -> ArrayType:
+    if x.ndim != 4 or w.ndim != 4:
+        raise ShapeError(f"conv2d: input must be (N, C, H, W) and weight (O, C/groups, kh, kw), "
+                         f"got {x} and {w}")
+    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
+        raise ShapeError(f"conv2d: input {x} has {x.shape[1]} channels, weight {w} with groups="
+                         f"{groups} takes {w.shape[1] * groups}")
+    height = out_size(x.shape[2], w.shape[2], stride[0], padding[0], dilation[0])
+    width = out_size(x.shape[3], w.shape[3], stride[1], padding[1], dilation[1])
+    if height <= 0 or width <= 0:
+        raise ShapeError(f"conv2d: the kernel {list(w.shape[2:])} with padding {list(padding)} "
+                         f"does not fit into {x}")
+    return ArrayType((x.shape[0], w.shape[0], height, width), x.dtype)
+
+
+def _columns(x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
+             groups: int) -> Any:
+    """(groups, C/groups·kh·kw, N·H'·W')."""
+    view = _windows_view(_padded(x, padding), kernel, stride, dilation)
+    n, c, height, width = view.shape[:4]
+    cols = view.transpose(1, 4, 5, 0, 2, 3)
+    return cols.reshape(groups, c // groups * kernel[0] * kernel[1], n * height * width)
+
+
+def _by_group(g: Any, groups: int) -> Any:
+    """(N, O, H', W') as (groups, O/groups, N·H'·W')."""
+    n, o, height, width = g.shape
+    return g.transpose(1, 0, 2, 3).reshape(groups, o // groups, n * height * width)
+
+
+def _conv(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Any:
+    kernel = (w.shape[2], w.shape[3])
+    y_type = _conv_type(ArrayType(x.shape, x.dtype), ArrayType(w.shape, w.dtype), stride, padding,
+                        dilation, groups)
+    cols = _columns(x, kernel, stride, padding, dilation, groups)
+    y = np.matmul(w.reshape(groups, w.shape[0] // groups, -1), cols)
+    n, o, height, width = y_type.shape
+    return np.ascontiguousarray(y.reshape(o, n, height, width).transpose(1, 0, 2, 3))
+
+
+def _conv_input(g: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int,
+                size: Pair) -> Any:
+    n, o, height, width = g.shape
+    kh, kw = w.shape[2:]
+    channels = w.shape[1] * groups
+    rows = w.reshape(groups, o // groups, -1)
+    cols = np.matmul(rows.transpose(0, 2, 1), _by_group(g, groups))
+    cols = cols.reshape(channels, kh, kw, n, height, width).transpose(3, 0, 4, 5, 1, 2)
+    shape = (n, channels, size[0] + 2 * padding[0], size[1] + 2 * padding[1])
+    full = _scatter_windows(cols, shape, stride, dilation)
+    return np.ascontiguousarray(full[:, :, padding[0]:padding[0] + size[0],
+                                     padding[1]:padding[1] + size[1]])
+
+
+def _conv_weight(x: Any, g: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int,
+                 kernel: Pair) -> Any:
+    height, width = g.shape[2:]
+    span = [(k - 1) * d + (n - 1) * s + 1
+            for k, d, n, s in zip(kernel, dilation, (height, width), stride, strict=True)]
+    padded = _padded(x, padding)[:, :, :span[0], :span[1]]
+    cols = _columns(padded, kernel, stride, (0, 0), dilation, groups)
+    w = np.matmul(_by_group(g, groups), cols.transpose(0, 2, 1))
+    return w.reshape(g.shape[1], x.shape[1] // groups, *kernel)
+
+
+def _fold_batch(row: Any, which: int) -> Any:
+    """Batching: a batch of images is a larger N; a batch of kernels is done one by one."""
+    def batch(xs: Sequence[Any], ax: Axes, **params: Any) -> Any:
+        size = next(x.shape[a] for x, a in zip(xs, ax, strict=True) if a is not None)
+        other = 1 - which
+        if which < 2 and ax[other] is None:
+            x = moved(xs[which], ax[which] or 0)
+            folded = reshape(x, shape=(size * x.shape[1], *x.shape[2:]))
+            operands = (folded, xs[1]) if which == 0 else (xs[0], folded)
+            y = row()(*operands, **params)
+            return reshape(y, shape=(size, x.shape[1], *y.shape[1:])), 0
+        from_each = [row()(*[x if a is None else pick(x, a, i)
+                             for x, a in zip(xs, ax, strict=True)], **params)
+                     for i in range(size)]
+        return stacked(from_each), 0
+    return batch
+
+
+def pick(x: Any, axis: int, i: int) -> Any:
+    x = moved(x, axis)
+    return slice_(x, key=(i, *[slice(None)] * (len(x.shape) - 1)))
+
+
+def stacked(xs: Sequence[Any]) -> Any:
+    return concatenate(*[front(x, None, 1) for x in xs], axis=0)
+
+
+def _settings(rng: Any) -> Any:
+    return [{"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1},
+            {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}]
+
+
+def _conv_samples(rng: Any) -> Any:
+    return [((rng.normal(size=(2, 4, 5, 7)), rng.normal(size=(6, 4 // p["groups"], 3, 2))), p)
+            for p in _settings(rng)]
+
+
+def _conv_input_samples(rng: Any) -> Any:
+    return [((rng.normal(size=conv2d.infer(ArrayType((2, 4, 5, 7)), ArrayType(w.shape), **p).shape),
+              w), {**p, "size": (5, 7)})
+            for p in _settings(rng) for w in [rng.normal(size=(6, 4 // p["groups"], 3, 2))]]
+
+
+def _conv_weight_samples(rng: Any) -> Any:
+    return [((rng.normal(size=(2, 4, 5, 7)), rng.normal(size=conv2d.infer(
+        ArrayType((2, 4, 5, 7)), ArrayType((6, 4 // p["groups"], 3, 2)), **p).shape)),
+        {**p, "kernel": (3, 2)}) for p in _settings(rng)]
+
+
+conv2d = bilinear("conv2d", eval=_conv, infer=_conv_type,
+    slots=(lambda g, x, w, **p: conv2d_input(g, w, size=tuple(x.shape[2:]), **p),
+           lambda g, x, w, **p: conv2d_weight(x, g, kernel=tuple(w.shape[2:]), **p)),
+    batch=_fold_batch(lambda: conv2d, 0), samples=_conv_samples, public="_conv2d",
+    doc="Cross-correlation of (N, C, H, W) images with (O, C/groups, kh, kw) kernels.")
+conv2d_input = bilinear("conv2d_input", eval=_conv_input,
+    infer=lambda g, w, size, groups, **p: ArrayType((g.shape[0], w.shape[1] * groups, *size),
+                                                    g.dtype),
+    slots=(lambda h, g, w, size, **p: conv2d(h, w, **p),
+           lambda h, g, w, size, **p: conv2d_weight(h, g, kernel=tuple(w.shape[2:]), **p)),
+    batch=_fold_batch(lambda: conv2d_input, 0), samples=_conv_input_samples,
+    doc="The transpose of conv2d in its image: the transposed convolution.")
+conv2d_weight = bilinear("conv2d_weight", eval=_conv_weight,
+    infer=lambda x, g, kernel, groups, **p: ArrayType(
+        (g.shape[1], x.shape[1] // groups, *kernel), x.dtype),
+    slots=(lambda h, x, g, kernel, **p: conv2d_input(g, h, size=tuple(x.shape[2:]), **p),
+           lambda h, x, g, kernel, **p: conv2d(x, h, **p)),
+    batch=_fold_batch(lambda: conv2d_weight, 2), samples=_conv_weight_samples,
+    doc="The transpose of conv2d in its kernel.")
+
+# ---------------------------------------------------------------- windows for pooling
+
+
+def _windows_type(a: ArrayType, kernel: Pair, stride: Pair, dilation: Pair) -> ArrayType:
+    height = out_size(a.shape[2], kernel[0], stride[0], 0, dilation[0])
+    width = out_size(a.shape[3], kernel[1], stride[1], 0, dilation[1])
+    if height <= 0 or width <= 0:
+        raise ShapeError(f"pooling: the window {list(kernel)} does not fit into {a}")
+    return ArrayType((*a.shape[:2], height, width, kernel[0] * kernel[1]), a.dtype)
+
+
+def _windows(x: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Any:
+    view = _windows_view(x, kernel, stride, dilation)
+    return np.ascontiguousarray(view).reshape(*view.shape[:4], -1)
+
+
+def _unwindows(x: Any, kernel: Pair, stride: Pair, dilation: Pair, size: Pair) -> Any:
+    return _scatter_windows(x.reshape(*x.shape[:4], *kernel), (*x.shape[:2], *size), stride,
+                            dilation)
+
+
+def _channel_batch(row: Any) -> Any:
+    def batch(xs: Sequence[Any], ax: Axes, **params: Any) -> Any:
+        x = moved(xs[0], ax[0] or 0)
+        y = row()(reshape(x, shape=(x.shape[0] * x.shape[1], *x.shape[2:])), **params)
+        return reshape(y, shape=(x.shape[0], x.shape[1], *y.shape[1:])), 0
+    return batch
+
+
+windows = linear("windows", eval=_windows, infer=_windows_type,
+    transpose=lambda g, x, **p: unwindows(g, size=tuple(x.shape[2:]), **p),
+    batch=_channel_batch(lambda: windows),
+    samples=lambda rng: [((rng.normal(size=(1, 2, 5, 6)),),
+                          {"kernel": (2, 3), "stride": (2, 1), "dilation": (1, 2)})],
+    doc="The windows of an image: (N, C, H, W) to (N, C, H', W', kh·kw).")
+unwindows = linear("unwindows", eval=_unwindows,
+    infer=lambda a, size, **p: ArrayType((*a.shape[:2], *size), a.dtype),
+    transpose=lambda g, x, size, **p: windows(g, **p), batch=_channel_batch(lambda: unwindows),
+    samples=lambda rng: [((rng.normal(size=(1, 2, 2, 2, 6)),),
+                          {"kernel": (2, 3), "stride": (2, 1), "dilation": (1, 2),
+                           "size": (5, 6)})],
+    doc="Windows added up where they came from.")

@@ -1,0 +1,62 @@
+"""What the modules of public functions share: how a function becomes public, and axes."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .core.bind import bind
+from .core.errors import IndexingError, ShapeError
+from .core.primitive import TABLE
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FUNCTIONS: dict[str, Any] = {}
+METHODS: dict[str, Any] = {}
+
+
+def public(function: Function) -> Function:
+    """A function of the package."""
+    FUNCTIONS[function.__name__] = function
+    return function
+
+
+def method(function: Function) -> Function:
+    """A function of the package that is a method of Tensor too."""
+    METHODS[function.__name__] = function
+    return public(function)
+
+
+def only_method(function: Function) -> Function:
+    """A method of Tensor that is not a function."""
+    METHODS[function.__name__] = function
+    return function
+
+
+def row(name: str, *xs: Any, **params: Any) -> Any:
+    return bind(TABLE[name], *xs, **params)
+
+
+def axis_of(dim: int, rank: int, what: str) -> int:
+    """dim counted from the front; out of range is an error."""
+    size = max(rank, 1)
+    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)):
+        raise IndexingError(f"{what}: dim must be a whole number, got {dim!r}")
+    if not -size <= dim < size:
+        raise IndexingError(f"{what}: dim {dim} is out of range for a tensor of {rank} axes "
+                            f"(allowed: {-size} to {size - 1})")
+    return int(dim) % size
+
+
+def axes_of(dim: Any, rank: int, what: str) -> tuple[int, ...]:
+    """dim (None, a number, several) as sorted distinct axes."""
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
+        return tuple(range(rank))
+    dims = [dim] if not isinstance(dim, (tuple, list)) else dim
+    axes = [axis_of(d, rank, what) for d in dims]
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"{what}: axis {axes[0]} appears twice in dim={dim}")
+    return () if rank == 0 else tuple(builtins.sorted(axes))
