@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import statistics
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 TIMED_IMPORT = """
 import time
@@ -22,14 +24,18 @@ def import_times(library: str, processes: int = 15) -> dict[str, float]:
     """Median seconds of `import`, each in fresh processes, in turn; and what we add to NumPy's."""
     names = ("numpy", library, "torch")
     samples: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(processes + 1):
-        for name in samples:
-            printed = subprocess.run(
-                [sys.executable, "-c", TIMED_IMPORT.format(name)],
-                check=True, capture_output=True, text=True,
-            ).stdout
-            if turn:  # the first one reads the files from the disk
-                samples[name].append(float(printed))
+    with TemporaryDirectory() as folder:
+        # Byte code is there after an installation, whatever this process was told to do about it.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for turn in range(processes + 1):
+            for name in samples:
+                printed = subprocess.run(
+                    [sys.executable, "-c", TIMED_IMPORT.format(name)],
+                    check=True, capture_output=True, text=True, env=environment,
+                ).stdout
+                if turn:  # the first one writes the byte code and reads the files from the disk
+                    samples[name].append(float(printed))
     times = {name: statistics.median(values) for name, values in samples.items()}
     return times | {f"{library} beyond numpy": times[library] - times["numpy"]}
 

@@ -20,6 +20,7 @@ from .core.errors import (
     UnusedError,
 )
 from .core.node import Node, wrote
+from .core.primitive import TABLE
 from .core.record import new
 from .core.types import type_of
 
@@ -134,7 +135,7 @@ def seed(y: Any, g: Any, on_tensors: bool, what: str) -> Any:
     if y._node is None:
         raise no_graph(y, what)
     if g is None:
-        if np.prod(y.shape, dtype=int) != 1:
+        if y.numel() != 1:
             raise NotScalarError(
                 f"{what} needs one number to start from, but this tensor is {type_of(y)}, made by "
                 f"{y._node.name} at {y._node.origin}. Reduce it first, y.sum() or y.mean(), or "
@@ -148,7 +149,9 @@ def seed(y: Any, g: Any, on_tensors: bool, what: str) -> Any:
                          "must have one shape")
     if g.dtype != y.dtype:
         g = g.to(y.dtype)  # type: ignore[attr-defined]
-    return g if on_tensors else g._value  # type: ignore[attr-defined]
+    if on_tensors:
+        return g
+    return g._value.copy() if y.is_leaf else g._value  # type: ignore[attr-defined]
 
 
 def no_graph(y: Any, what: str) -> NoGradientError:
@@ -206,7 +209,12 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
         state.recording = mode
     for node, g in found.items():
         tensor = targets.get(node) if targets else (node.out() if node.out is not None else None)
-        if tensor is not None:
+        if tensor is None:
+            continue
+        if (tensor._grad is None and tensor._extra is None and not on_tensors
+                and type(g) is np.ndarray and g.dtype is node.dtype):
+            tensor._grad = new(g)
+        else:
             accumulate(tensor, node, g, on_tensors)
     forget_cuts()
 
@@ -215,7 +223,8 @@ def accumulate(tensor: Any, node: Node, g: Any, on_tensors: bool) -> None:
     """tensor.grad += g."""
     before = tensor._grad
     if on_tensors:
-        tensor._grad = g if before is None else before + g
+        with enable_grad():       # a copy, since another leaf may have got the same tensor
+            tensor._grad = TABLE["identity"](g) if before is None else before + g
     else:
         if type(g) is not np.ndarray:
             g = np.asarray(g)

@@ -84,12 +84,14 @@ def _pull(outputs: list[Any], cotangents: list[Any], leaves: list[Any]) -> list[
         if isinstance(y, Value) and y._node is not None:  # type: ignore[attr-defined]
             roots.append((y._node, g))  # type: ignore[attr-defined]
     wanted = [x._node for x in leaves]
-    outer = seen_from_outside([n for n, _ in roots], wanted, [g for _, g in roots])
+    connected = seen_from_outside([n for n, _ in roots], wanted)
+    outer = connected or any(g._value is None or g._node is not None for _, g in roots)
     seeds = roots if outer else [(n, g._value) for n, g in roots]
     before = state.recording
     state.recording = max(before, 1) if outer else 0
     try:
-        found = reverse(seeds, wanted, on_tensors=outer, retain_graph=True)
+        found = reverse(seeds, wanted, on_tensors=outer, retain_graph=True,
+                        connected=connected)
     finally:
         state.recording = before
     return [_cotangent(found.get(x._node), x, outer) for x in leaves]
@@ -103,10 +105,8 @@ def _cotangent(g: Any, x: Any, outer: bool) -> Any:
     return g if outer else new(np.asarray(g, x.dtype))
 
 
-def seen_from_outside(roots: list[Any], wanted: list[Any], seeds: list[Any]) -> bool:
+def seen_from_outside(roots: list[Any], wanted: list[Any]) -> bool:
     """Does the recording depend on tracked or abstract tensors other than `wanted`?"""
-    if any(g._value is None or g._node is not None for g in seeds):
-        return True
     if not roots:
         return False
     if any(node.inputs or node.out is None for node in wanted):
@@ -146,7 +146,7 @@ def _outside(y: Any, leaves: list[Any]) -> Any:
     if not isinstance(y, Tensor) or y._node is None or y._value is None:
         return y
     own = [x._node for x in leaves]
-    if seen_from_outside([y._node], own, []):
+    if seen_from_outside([y._node], own):
         return y
     order = reachable([y._node], min(n.seq for n in own)) if own else []
     return new(y._value) if y._node in affected(order, own) else y
@@ -228,12 +228,15 @@ def jvp(f: Function, primals: Any, tangents: Any, *, has_aux: bool = False) -> A
     y, aux = result if has_aux else (result, None)
     outputs, out_structure = flatten(y)
     with _recording():
-        dots = push([o for o in outputs if isinstance(o, Value)], leaves, directions)
+        tensors = [o for o in outputs if isinstance(o, Value)]
+        connected = seen_from_outside([o._node for o in tensors if o._node is not None],  # type: ignore[attr-defined]
+                                      [x._node for x in leaves])
+        dots = push(tensors, leaves, directions, connected)
     found = iter(dots)
     moved = [next(found) if isinstance(o, Value) else None for o in outputs]
     filled = [d if d is not None else zeros_for(o) for d, o in zip(moved, outputs, strict=True)]
     answer = (_outside_tree(y, leaves),
-              unflatten(out_structure, [_outside(d, leaves) for d in filled]))
+              unflatten(out_structure, filled))
     return (*answer, _outside_tree(aux, leaves)) if has_aux else answer
 
 

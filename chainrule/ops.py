@@ -353,7 +353,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     terms = [_dotted(t, x, equation) for t, x in zip(terms, tensors, strict=True)]
     if not arrow:
         names = "".join(terms)
-        right = "".join(builtins.sorted(n for n in set(names) if names.count(n) == 1))
+        right = "".join(builtins.sorted(n for n in set(names)
+                                        if names.count(n) == 1 or not n.isalpha()))
     elif "..." in right:
         dots = builtins.max((t for t in map(_upper, terms)), key=len)
         right = right.replace("...", dots)
@@ -368,8 +369,8 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         raise ShapeError(f"einsum: the output names {sorted_text(unknown)}, no operand does")
     work = [_diagonal(term, x) for term, x in zip(terms, tensors, strict=True)]
     term, x = work[0]
-    for other_term, other in work[1:]:
-        rest = right + "".join(t for t, _ in work[work.index((other_term, other)) + 1:])
+    for i, (other_term, other) in enumerate(work[1:], 2):
+        rest = right + "".join(t for t, _ in work[i:])
         term, x = _pair(term, x, other_term, other, rest, sizes)
     gone = tuple(i for i, n in enumerate(term) if n not in right)
     if gone:

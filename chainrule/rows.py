@@ -14,7 +14,7 @@ from typing import Any
 from . import prims
 from .core.bind import bind
 from .core.primitive import TABLE, Primitive
-from .core.record import unary_function
+from .core.record import direct_function, unary_function
 
 
 class Methods:
@@ -32,6 +32,8 @@ def function_of(prim: Primitive) -> Callable[..., Any]:
     """The public function of a row."""
     if prim.kind == "elementwise" and len(prim.arguments) == 1 and not prim.options:
         function: Callable[..., Any] = unary_function(prim)
+    elif prim.pulls and not prim.options and not prim.promote:
+        function = direct_function(prim)
     else:
         function = _with_params(prim)
     function.__name__ = function.__qualname__ = prim.public

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from chainrule.cli.settings import Settings
 from chainrule.cli.train import set_up
 from chainrule.cli.verdict import Facts, judge
 from chainrule.data import load_digits, read_examples
+from chainrule.io import load_metadata
 
 
 @pytest.fixture(autouse=True)
@@ -293,11 +293,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one(options: list[str], stop: int
     assert Path("half.safetensors").read_bytes() == Path("flowers.safetensors").read_bytes()
 
 
-def lines_of(process: subprocess.Popen[str]) -> Iterator[str]:
-    assert process.stdout is not None
-    yield from process.stdout
-
-
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_saves_reports_and_can_be_resumed(sent: signal.Signals, code: int) -> None:
@@ -308,7 +303,8 @@ def test_ctrl_c_saves_reports_and_can_be_resumed(sent: signal.Signals, code: int
         env=environment(),
     )
     shown = []
-    for line in lines_of(process):
+    assert process.stdout is not None
+    for line in process.stdout:
         shown.append(line)
         if line.startswith("epoch"):
             process.send_signal(sent)
@@ -535,7 +531,7 @@ def test_files_that_are_no_models(capsys: pytest.CaptureFixture[str]) -> None:
     Path("cut.safetensors").write_bytes(whole[:-7])
     state = cr.load("flowers.safetensors")
     state["model"]["0.weight"] = cr.ones(3, 3)
-    described = cr.io.load_metadata("flowers.safetensors")
+    described = load_metadata("flowers.safetensors")
     cr.save(state, "other.safetensors", described)
     for name, words in [
         ("a.pt", "this is a pickle"), ("plain.safetensors", "do not say which network"),

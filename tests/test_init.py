@@ -29,7 +29,7 @@ def moments(x):
     return a.mean(), a.std(), a.min(), a.max()
 
 
-@pytest.mark.parametrize("name,options,mean,std", [
+@pytest.mark.parametrize(("name", "options", "mean", "std"), [
     ("uniform_", {"a": -1.0, "b": 3.0}, 1.0, 4 / math.sqrt(12)),
     ("normal_", {"mean": 2.0, "std": 0.5}, 2.0, 0.5),
     ("xavier_uniform_", {"gain": 2.0}, 0.0, 2 * math.sqrt(2 / 500)),
@@ -49,13 +49,16 @@ def test_moments(name, options, mean, std):
 def test_uniform_stays_inside_and_fills_the_range():
     x = init.uniform_(cr.zeros(100, 1000), -0.5, 0.25)
     _, _, low, high = moments(x)
-    assert -0.5 <= low < -0.4999 and 0.2499 < high <= 0.25
+    assert -0.5 <= low < -0.4999
+    assert 0.2499 < high <= 0.25
 
 
-@pytest.mark.parametrize("a,b", [(-2.0, 2.0), (-0.1, 0.2), (1.0, 5.0), (3.0, 4.0), (-9.0, -3.5)])
+@pytest.mark.parametrize(
+    ("a", "b"), [(-2.0, 2.0), (-0.1, 0.2), (1.0, 5.0), (3.0, 4.0), (-9.0, -3.5)])
 def test_trunc_normal_has_the_moments_of_the_truncated_distribution(a, b):
     x = values(init.trunc_normal_(cr.zeros(300, 300), a=a, b=b)).astype(np.float64)
-    assert x.min() >= a and x.max() <= b
+    assert x.min() >= a
+    assert x.max() <= b
     grid = np.linspace(a, b, 100001)
     density = np.exp(-grid**2 / 2 + min(grid**2) / 2)
     mean = (grid * density).sum() / density.sum()
@@ -127,7 +130,8 @@ def test_float64_and_parameters_that_require_grad():
     layer = nn.Linear(3, 3, dtype=cr.float64)
     assert layer.weight.dtype == cr.float64
     init.normal_(layer.weight)
-    assert layer.weight.requires_grad and layer.weight.is_leaf
+    assert layer.weight.requires_grad
+    assert layer.weight.is_leaf
 
 
 def test_lsuv_gives_every_layer_unit_variance():

@@ -315,7 +315,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
         )
         assert writer.stdout is not None
         assert writer.stdout.readline().strip() == b"ready"
-        while not path.exists():
+        while not path.exists() and writer.poll() is None:
             time.sleep(0.001)
         time.sleep(rng.uniform(0.0, 0.05))
         writer.kill()

@@ -32,7 +32,7 @@ LAYERS = (
         "attach", "autograd", "creation", "func", "indexing", "inplace", "jit", "ops", "random",
         "rows", "shaping", "surface", "tensor", "tree",
     ),
-    ("nn", "optim", "data", "io", "testing"),
+    ("nn", "optim", "data", "io", "testing", "utils"),
     ("explain", "doctor"),
     ("__init__",),
     ("playground", "cli", "__main__"),

@@ -24,6 +24,7 @@ from parity import (
     reductions,
     unary,
 )
+from parity.absent import ABSENT
 from parity.runner import Row, check
 
 torch = pytest.importorskip("torch")
@@ -54,6 +55,12 @@ def test_same_as_torch(row: Row) -> None:
 def test_every_row_has_its_own_name() -> None:
     repeated = [name for name, count in Counter(row.name for row in ROWS).items() if count > 1]
     assert not repeated
+
+
+def test_absent_names_are_absent() -> None:
+    places = (library, library.Tensor, library.nn.functional)
+    offered = sorted(name for name in ABSENT if any(hasattr(place, name) for place in places))
+    assert library is torch or not offered, f"take these from parity/absent.py: {offered}"
 
 
 def test_the_table_covers_the_surface() -> None:

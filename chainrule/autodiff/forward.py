@@ -36,8 +36,12 @@ def leaf(x: Any) -> Any:
     return tensor
 
 
-def push(outputs: Sequence[Any], leaves: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
-    """Tangents of the outputs (None where there is none), given those of the leaves."""
+def push(outputs: Sequence[Any], leaves: Sequence[Any], tangents: Sequence[Any],
+         connected: bool = True) -> list[Any]:
+    """Tangents of the outputs (None where there is none), given those of the leaves.
+
+    What the rules read is `connected` to the graph, or constant where only tangents are tracked.
+    """
     dots: dict[Node, Any] = {x._node: t for x, t in zip(leaves, tangents, strict=True)}
     wanted = list(dots)
     roots = [y._node for y in outputs if y._node is not None]
@@ -52,24 +56,24 @@ def push(outputs: Sequence[Any], leaves: Sequence[Any], tangents: Sequence[Any])
         prim = node.prim
         assert prim is not None
         if prim.kind == "composite":
-            dot = composite_tangent(prim, operands(node), ts, node.params)
+            dot = composite_tangent(prim, operands(node, connected), ts, node.params, connected)
         elif prim.jvp is None:
             continue
         else:
-            dot = prim.jvp(ts, output(node), *operands(node), **node.params)
+            dot = prim.jvp(ts, output(node, connected), *operands(node, connected), **node.params)
         if dot is not None:
             dots[node] = dot
     return [dots.get(y._node) if y._node is not None else None for y in outputs]
 
 
 def composite_tangent(prim: Any, xs: Sequence[Any], ts: Sequence[Any],
-                      params: dict[str, Any]) -> Any:
+                      params: dict[str, Any], connected: bool = True) -> Any:
     """The tangent of a composition: its definition, run on fresh leaves and pushed through."""
     with keeping_everything():
         varied = [leaf(x) if t is not None else x for x, t in zip(xs, ts, strict=True)]
         y = prim.definition(*varied, **params)
     moving = [(x, t) for x, t in zip(varied, ts, strict=True) if t is not None]
-    return push([y], [x for x, _ in moving], [t for _, t in moving])[0]
+    return push([y], [x for x, _ in moving], [t for _, t in moving], connected)[0]
 
 
 

@@ -8,6 +8,7 @@ only when the result must itself be differentiable, or has no numbers, do they r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..core import node as clock
 from ..core.bind import state
 from ..core.config import settings
 from ..core.errors import FreedGraphError, OverwrittenError
-from ..core.node import Node, Origin, Write, written_after
+from ..core.node import Node, Origin, Write, here, written_after
 from ..core.primitive import TABLE
 from ..core.record import UNREAD, new
 from ..core.types import type_of
@@ -56,49 +57,63 @@ def affected(order: Sequence[Node], wanted: Iterable[Node]) -> set[Node]:
 
 
 def reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None = None, *,
-            retain_graph: bool = False, on_tensors: bool = False) -> dict[Node, Any]:
+            retain_graph: bool = False, on_tensors: bool = False,
+            connected: bool = True) -> dict[Node, Any]:
     """Cotangents of the leaves below the roots, or of the `wanted` nodes.
 
-    `roots` are pairs of a node and its cotangent: arrays, or Tensors if `on_tensors`.
+    `roots` are pairs of a node and its cotangent: arrays, or Tensors if `on_tensors`. What rules
+    read is then `connected` to the graph, or constant where only the cotangents may be tracked.
     """
+    live: set[Node] | None = None
+    stop: frozenset[Node] = frozenset()
+    if wanted is not None:
+        stop = frozenset(wanted)
+        order = reachable([node for node, _ in roots], min([n.seq for n in wanted], default=0))
+        live = affected(order, wanted)
     bars: dict[Node, Any] = {}
+    waiting: list[tuple[int, Node]] = []          # latest first: all uses of a node come before it
     for node, g in roots:
-        bars[node] = g if node not in bars else bars[node] + g
-    earliest = 0 if wanted is None else min([n.seq for n in wanted], default=0)
-    order = reachable(bars, earliest)
-    live = None if wanted is None else affected(order, wanted)
-    stop = frozenset() if wanted is None else frozenset(wanted)
+        if node in bars:
+            bars[node] = bars[node] + g
+        else:
+            bars[node] = g
+            heappush(waiting, (-node.seq, node))
     results: dict[Node, Any] = {}
     guarded: set[Node] = set()
-    freed_at: Origin | None = None
-    for node in order:
-        g = bars.pop(node, None)
-        if g is None:
-            continue
+    freed_at: Any = None
+    limit = settings.keep_small
+    last_write = clock.last_write
+    while waiting:
+        node = heappop(waiting)[1]
+        g = bars.pop(node)
         if node.hooks is not None:
             g = run_hooks(node, g, on_tensors)
-        if node in stop or node.prim is None:
+        prim = node.prim
+        if prim is None or node in stop:
             results[node] = g
-            if node.prim is None or all(edge not in live for edge in node.inputs):  # type: ignore[operator]
+            if prim is None or all(edge not in live for edge in node.inputs):  # type: ignore[operator]
                 continue
-        if node.plan is UNREAD:
+        plan = node.plan
+        if plan is UNREAD:
             continue
         if node.freed is not None:
             raise second_pass(node)
-        prim = node.prim
-        if clock.last_write > node.seq:
+        if last_write > node.seq:
             check_saved(node)
         params = node.params
-        pulls = prim.pulls
-        edges = node.inputs
         if on_tensors:
-            saved: Any = operands(node)
-            y = output(node)
+            pulls = prim.pulls
+            saved: Any = operands(node, connected)
+            y = output(node, connected)
         else:
+            pulls = prim.array_pulls
             saved = node.saved
-            y = node.out if node.out is not None else node
-        guard = bool(guarded) and node in guarded
-        for i, edge in enumerate(edges):
+            y = node.out
+            if y is None:
+                y = node
+        i = -1
+        for edge in node.inputs:
+            i += 1
             if edge is None or (live is not None and edge not in live):
                 continue
             pull = pulls[i]
@@ -107,52 +122,67 @@ def reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None = N
             gx = pull(g, y, *saved, **params) if params else pull(g, y, *saved)
             if prim.selects:
                 guarded.add(edge)
-            elif guard:
+            elif guarded and node in guarded:
                 guarded.add(edge)
                 if prim.kind == "elementwise":
-                    gx = TABLE["keep"](gx, TABLE["ne"](g, 0))
+                    gx = TABLE["keep"](gx, TABLE["ne"](g, 0) | TABLE["isfinite"](gx))
+            if edge.prim is None and live is None and edge.hooks is None:
+                before = results.get(edge)
+                if before is not None:
+                    results[edge] = before + gx
+                elif not on_tensors and (gx is g or gx.base is not None):
+                    results[edge] = gx.copy()     # a leaf keeps its gradient: it is not shared
+                else:
+                    results[edge] = gx
+                continue
             before = bars.get(edge)
-            if before is not None:
-                bars[edge] = before + gx
-            elif edge.prim is None and not on_tensors and (gx is g or gx.base is not None):
-                bars[edge] = gx.copy()        # a leaf keeps its gradient: it must not be shared
-            else:
+            if before is None:
                 bars[edge] = gx
-        if not retain_graph and node.plan is not None and node.plan.any:
+                heappush(waiting, (-edge.seq, edge))
+            else:
+                bars[edge] = before + gx
+        if not retain_graph and plan is not None and plan.any:
             if freed_at is None:
-                freed_at = Origin.now()
-            free(node, freed_at)
+                freed_at = here()
+            node.freed = freed_at
+            out = node.out
+            if out is None or out.size > limit:
+                node.saved = ()
+                node.out = None
+            else:
+                free(node, limit)
+    if not on_tensors:
+        for node in stop:                         # seeds and shared arrays, as for leaves
+            if node in results:
+                results[node] = results[node].copy()
     return results
 
 
-def free(node: Node, where: Origin) -> None:
-    """Drop what was saved, except for small values, which explain may still want to show."""
-    node.freed = where
-    limit = settings.keep_small
-    out = node.out
-    if out is None or out.size > limit:
-        node.saved, node.out = (), None
-    elif any(type(s) is ndarray and s.size > limit for s in node.saved):
-        node.saved = ()
+def free(node: Node, limit: int) -> None:
+    """Drop the large values of a node whose result is small; small ones stay for explain."""
+    for value in node.saved:
+        if type(value) is ndarray and value.size > limit:
+            node.saved = ()
+            return
 
 
-def operands(node: Node) -> list[Any]:
-    """The operands of a node as Tensors that are connected to the graph."""
+def operands(node: Node, connected: bool = True) -> list[Any]:
+    """The operands of a node as Tensors, connected to the graph or not."""
     result = []
     for value, edge in zip(node.saved, node.inputs, strict=True):
         if type(value) is ndarray:
             if edge is not None and value.shape != edge.shape:
                 value = np.broadcast_to(value, edge.shape)
-            result.append(new(value, edge))
+            result.append(new(value, edge if connected else None))
         else:
             result.append(value)
     return result
 
 
-def output(node: Node) -> Any:
+def output(node: Node, connected: bool = True) -> Any:
     """The result of a node as a Tensor, or the node itself where only its type is known."""
     if type(node.out) is ndarray:
-        return new(node.out, node)
+        return new(node.out, node if connected else None)
     return new(None, node) if node.plan is None else node
 
 
@@ -172,7 +202,7 @@ def run_hooks(node: Node, g: Any, on_tensors: bool) -> Any:
 def second_pass(node: Node) -> FreedGraphError:
     return FreedGraphError(
         f"the backward pass reached {node.name} ({node.type}) at {node.origin} a second time. Its "
-        f"saved values were dropped by the first pass, at {node.freed}.\n"
+        f"saved values were dropped by the first pass, at {Origin.of(*node.freed, None)}.\n"
         f"    {node.origin.source()}\n"
         "Most often this part was computed once, before the loop, and is used in every step: move "
         "it into the loop, or detach() what should not be trained through. If two backward passes "

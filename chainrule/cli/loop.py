@@ -82,6 +82,7 @@ class Job:
     """What a training run works with. `schedule` may be None, `clip` too."""
 
     model: Any
+    parameters: dict[str, Any]
     loss_function: Any
     optimizer: Any
     schedule: Any
@@ -124,10 +125,10 @@ def train_epoch(job: Job, progress: Progress, keep_going: Callable[[Progress], b
         outputs = job.model(x)
         loss = job.loss_function(outputs, y)
         loss.backward()
-        norms = gradient_norms(job.model)
+        norms = gradient_norms(job.parameters)
         require_sane(job, progress, loss.item(), norms)
         if job.clip is not None:
-            nn.utils.clip_grad_norm_(job.model.parameters(), job.clip)
+            nn.utils.clip_grad_norm_(job.parameters.values(), job.clip)
         job.optimizer.step()
         if job.schedule is not None:
             job.schedule.step()
@@ -196,10 +197,10 @@ def seed_for(seed: int, epoch: int, step: int = 0) -> int:
     return ((seed * 1_000_003 + epoch) * 1_000_033 + step) % 2**63
 
 
-def gradient_norms(model: Any) -> dict[str, float]:
+def gradient_norms(parameters: dict[str, Any]) -> dict[str, float]:
     """The Euclidean norm of each parameter's gradient."""
     norms = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         flat = parameter.grad.numpy().ravel()
         norms[name] = math.sqrt(float(np.dot(flat, flat)))
     return norms

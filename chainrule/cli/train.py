@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.resume} has its {this.epochs} epochs already; give a larger --epochs to go on."
         )
         return 0
-    shapes = {name: tuple(p.shape) for name, p in this.job.model.named_parameters()}
+    shapes = {name: tuple(p.shape) for name, p in this.job.parameters.items()}
     if not args.quiet:
         parameters = sum(int(np.prod(shape)) for shape in shapes.values())
         report.header(screen, this.description, this.settings, this.data, parameters)
@@ -168,11 +168,12 @@ def set_up(examples: Examples, settings: Settings, saved: Saved | None) -> Run:
         progress = saved.progress
         model.load_state_dict(saved.state["model"])
         schedule = resume_schedule(settings, saved, optimizer, progress, total, len(loader))
-    return Run(settings, description, data, Job(
-        model=model, loss_function=loss_function, optimizer=optimizer, schedule=schedule,
-        loader=loader, training=data.training, held_out=data.held_out, seed=settings.seed,
-        clip=settings.clip,
-    ), progress)
+    job = Job(
+        model=model, parameters=dict(model.named_parameters()), loss_function=loss_function,
+        optimizer=optimizer, schedule=schedule, loader=loader, training=data.training,
+        held_out=data.held_out, seed=settings.seed, clip=settings.clip,
+    )
+    return Run(settings, description, data, job, progress)
 
 
 def resume_schedule(

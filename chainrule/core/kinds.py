@@ -96,7 +96,7 @@ def elementwise(name: str, *, eval: Callable[..., Any], partials: Any = None, pu
                 promoted: tuple[int, ...] | None = None, options: dict[str, Any] | None = None,
                 arguments: tuple[str, ...] | None = None, at: dict[Any, Any] | None = None,
                 show: Any = None, public: str = "", kinks: Any = None, selects: bool = False,
-                doc: str) -> Primitive:
+                fast_pulls: tuple[Rule | None, ...] = (), doc: str) -> Primitive:
     """A row that acts on each element alone.
 
     Give `partials`, the derivatives dy/dx as functions of (y, *xs) or as numbers, or `pulls`, the
@@ -137,7 +137,7 @@ def elementwise(name: str, *, eval: Callable[..., Any], partials: Any = None, pu
         name, "elementwise", eval, infer, rules, jvp, batch,
         samples or draws(count, *domain, params=(options or {},)), show, at or {}, False,
         promote, promoted, options or {}, arguments or argument_names(count), public or name, None,
-        kinks, selects, doc))
+        kinks, selects, fast_pulls, doc))
 
 
 def argument_names(count: int) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ def linear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayTyp
         return bind(TABLE[name], *filled, **params)
 
     return register(Primitive(name, "linear", eval, infer, pulls, jvp, batch, samples, show,
-                              {}, view, "", None, {}, ("input",), public, None, None, False, doc))
+                              {}, view, "", None, {}, ("input",), public, None, None, False, (), doc))
 
 
 def bilinear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayType],
@@ -198,7 +198,7 @@ def bilinear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayT
 
     return register(Primitive(name, "bilinear", eval, infer, tuple(map(pull, slots)), jvp, batch,
                               samples, show, {}, False, "", None, {}, ("input", "other"), public,
-                              None, None, False, doc))
+                              None, None, False, (), doc))
 
 
 # ---------------------------------------------------------------- composite and general
@@ -208,7 +208,8 @@ def composite(name: str, *, definition: Rule, samples: Samples, eval: Callable[.
               pulls: Any = (), infer: Callable[..., ArrayType] | None = None,
               options: dict[str, Any] | None = None, arguments: tuple[str, ...] = ("input",),
               promote: str = "", show: Any = None, at: dict[Any, Any] | None = None,
-              public: str = "", kinks: Any = None, doc: str) -> Primitive:
+              public: str = "", kinks: Any = None, fast_pulls: tuple[Rule | None, ...] = (),
+              doc: str) -> Primitive:
     """A function made of other rows; `definition` is its meaning, its tangent and its batching.
 
     With `pulls` it is one node on the tape, evaluated by `eval`; without, its parts are recorded.
@@ -220,7 +221,7 @@ def composite(name: str, *, definition: Rule, samples: Samples, eval: Callable[.
     return register(Primitive(
         name, "composite", eval or definition, infer or derived_infer, pulls, None, None, samples,
         show, at or {}, False, promote, None, options or {}, arguments, public or name, definition,
-        kinks, False, doc))
+        kinks, False, fast_pulls, doc))
 
 
 def general(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayType], pulls: Any,
@@ -231,4 +232,4 @@ def general(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayTy
     """A row whose rules are all written by hand."""
     return register(Primitive(name, "general", eval, infer, pulls, jvp, batch, samples, show,
                               at or {}, view, promote, None, options or {}, arguments, public, None,
-                              kinks, False, doc))
+                              kinks, False, (), doc))

@@ -6,6 +6,7 @@ import itertools
 import linecache
 import sys
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .types import ArrayType
@@ -50,7 +51,7 @@ class Node:
         self.lasti = lasti
         self.scope = scope
         self.seq = tick()
-        self.freed: Origin | None = None
+        self.freed: tuple[Any, int] | None = None
         self.hooks: Any = None
 
     @property
@@ -157,19 +158,21 @@ def scope_path(scope: Any) -> str:
 # ---------------------------------------------------------------- writes: version counters
 
 
-class Write(NamedTuple):
+class Write:
     """The last in-place write to a storage."""
 
-    seq: int
-    count: int
-    code: Any
-    lasti: int
-    what: str
-    storage: weakref.ref[Any]
+    __slots__ = ("count", "place", "seq", "storage", "what")
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.count = 0
+        self.place: tuple[Any, int] = (None, 0)
+        self.what = ""
+        self.storage: Any = None
 
     @property
     def origin(self) -> Origin:
-        return Origin.of(self.code, self.lasti, None)
+        return Origin.of(*self.place, None)
 
 
 writes: dict[int, Write] = {}
@@ -184,24 +187,35 @@ def storage_of(array: Any) -> Any:
     return array if base is None else base
 
 
+def write_record(array: Any) -> Write:
+    """The record of writes to the memory behind `array`, which lives as long as that memory."""
+    owner = storage_of(array)
+    key = id(owner)
+    found = writes.get(key)
+    if found is None:
+        found = writes[key] = Write()
+        try:
+            found.storage = weakref.ref(owner, lambda _, key=key: writes.pop(key, None))
+        except TypeError:        # an owner such as bytes or a memory map: kept by its id alone
+            found.storage = owner
+    return found
+
+
 def wrote(array: Any, what: str = "an in-place operation",
           place: tuple[Any, int] | None = None) -> None:
     """Say that the memory behind `array` was changed in place, at the user's line or at `place`."""
+    wrote_all((write_record(array),), what, place or here())
+
+
+def wrote_all(records: Iterable[Write], what: str, place: tuple[Any, int]) -> None:
+    """The same for many storages at once, by their records."""
     global last_write
-    owner = storage_of(array)
-    key = id(owner)
-    before = writes.get(key)
     last_write = seq = tick()
-    code, lasti = place or here()
-    if before is not None:
-        reference = before.storage
-    else:
-        try:
-            reference = weakref.ref(owner, lambda _, key=key: writes.pop(key, None))
-        except TypeError:        # an owner such as bytes or a memory map: kept by its id alone
-            reference = weakref.ref(Node)
-    count = 1 if before is None else before.count + 1
-    writes[key] = Write(seq, count, code, lasti, what, reference)
+    for record in records:
+        record.seq = seq
+        record.count += 1
+        record.place = place
+        record.what = what
 
 
 def version(array: Any) -> int:

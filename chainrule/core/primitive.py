@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,15 +22,19 @@ Rule = Callable[..., Any]
 Sample = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class Reads(NamedTuple):
+class Reads:
     """Which values the backward rules of a node read: 2 the value, 1 only shape or dtype, 0 none."""
 
-    inputs: tuple[int, ...]
-    output: int
+    __slots__ = ("any", "inputs", "output", "unread")
 
-    @property
-    def any(self) -> bool:
-        return self.output == 2 or 2 in self.inputs
+    def __init__(self, inputs: tuple[int, ...], output: int) -> None:
+        self.inputs = inputs
+        self.output = output
+        self.unread = tuple([i for i, level in enumerate(inputs) if level < 2])
+        self.any = output == 2 or 2 in inputs
+
+    def __repr__(self) -> str:
+        return f"Reads({self.inputs}, {self.output})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +58,7 @@ class Primitive:
     options  defaults of the params, for the public function
     definition  composites: the same in terms of other rows
     kinks    the branch each element takes, for rows with a corner: gradcheck compares it around x
+    fast_pulls  NumPy-only twins of `pulls` for eager speed, checked against them; None: no twin
     selects  does it choose elements, so that what is not chosen must get no gradient, not even NaN?
     """
 
@@ -75,6 +81,7 @@ class Primitive:
     definition: Rule | None = None
     kinks: Callable[..., Any] | None = None
     selects: bool = False
+    fast_pulls: tuple[Rule | None, ...] = ()
     doc: str = ""
     _reads: dict[tuple[bool, ...], Reads] = field(default_factory=dict, repr=False)
 
@@ -83,6 +90,13 @@ class Primitive:
 
     def __repr__(self) -> str:
         return f"<{self.kind} primitive {self.name}>"
+
+    @cached_property
+    def array_pulls(self) -> Sequence[Rule | None]:
+        """The rules to run on bare arrays."""
+        if not self.fast_pulls:
+            return self.pulls
+        return tuple(fast or pull for fast, pull in zip(self.fast_pulls, self.pulls, strict=True))
 
     @property
     def differentiable(self) -> bool:

@@ -65,7 +65,14 @@ def reads_of(prim: Primitive, need: tuple[bool, ...]) -> Reads:
     inputs = [0] * len(need)
     output = 0
     variadic = isinstance(prim.pulls, Variadic)
-    for xs, params in prim.samples(Blank()):
+    samples = prim.samples(Blank())
+    if not variadic and all(len(xs) != len(need) for xs, _ in samples):
+        longest = max((len(xs) for xs, _ in samples if len(xs) < len(need)), default=0)
+        if not longest:
+            return Reads((2,) * len(need), 2)
+        known = prim.reads((*need[:longest],))         # more operands are read as the last one is
+        return Reads((*known.inputs, *[known.inputs[-1]] * (len(need) - longest)), known.output)
+    for xs, params in samples:
         if len(xs) != len(need) and not variadic:
             continue
         y_type = prim.infer(*[type_of(x) if hasattr(x, "shape") else None for x in xs], **params)

@@ -163,14 +163,14 @@ def record(prim: Primitive, edges: list[Node | None], need: tuple[bool, ...], xs
                 edges[i] = broadcast_edge(node, shape, code, lasti)
     reads = prim.reads(need)
     saved = list(values)
+    out = y
     if mode == 1 and not is_small(values, y):
-        for i, level in enumerate(reads.inputs):
-            if level < 2 and isinstance(values[i], ndarray):
+        for i in reads.unread:
+            if isinstance(values[i], ndarray):
                 stub = edges[i]
-                saved[i] = stub if stub is not None else type_of(values[i]) if level else None
-        out = y if reads.output == 2 else None
-    else:
-        out = y
+                saved[i] = stub if stub is not None else type_of(values[i])
+        if reads.output != 2:
+            out = None
     for i, x in enumerate(xs):
         if reads.inputs[i] == 2 and isinstance(x, Value):
             extra_ = x._extra  # type: ignore[attr-defined]
@@ -332,7 +332,7 @@ def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, An
     getframe = sys._getframe
     internal = _internal
 
-    def operator(self: Any, other: Any) -> Any:
+    def infix(self: Any, other: Any) -> Any:
         x = self._value
         n = self._node
         kind = type(other)
@@ -418,8 +418,8 @@ def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, An
     def bind_pair(self: Any, other: Any) -> Any:
         return apply(prim, (other, self) if swapped else (self, other), {})
 
-    operator.__name__ = prim.name
-    return operator
+    infix.__name__ = prim.name
+    return infix
 
 
 def check_inference(prim: Primitive, plan: Reads, a: Any, b: Any, swapped: bool) -> None:
@@ -488,4 +488,73 @@ def unary_function(prim: Primitive) -> Callable[[Any], Any]:
         return result
 
     function.__name__ = prim.name
+    return function
+
+
+def direct_function(prim: Primitive) -> Callable[..., Any]:
+    """The function behind a row of two or three operands without promotion, such as linear."""
+    evaluate = prim.eval
+    known = prim._reads
+    getframe = sys._getframe
+    internal = _internal
+
+    def function(*xs: Any, **params: Any) -> Any:
+        if params:
+            return bind(prim, *xs, **params)
+        try:
+            values = [x._value for x in xs]
+            edges = [x._node for x in xs]
+        except AttributeError:                    # an array or a number among them
+            return bind(prim, *xs)
+        try:
+            y = evaluate(*values)
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            if any(value is None for value in values):
+                return trace(prim, xs, {})
+            raise explained(prim, values, params, error) from None
+        if type(y) is not ndarray:
+            y = np.asarray(y)
+        result = _blank(Tensor)
+        result._value = y
+        result._node = None
+        result._grad = None
+        result._extra = None
+        mode = state.recording
+        count = len(edges)
+        if not mode or edges.count(None) == count or y.dtype.kind != "f":
+            if state.inference:
+                extra(result).inference = True
+            return result
+        if count == 3:
+            a, b, c = edges
+            need: tuple[bool, ...] = (a is not None, b is not None, c is not None)
+        else:
+            need = tuple([edge is not None for edge in edges])
+        plan = known.get(need)
+        if plan is None:
+            plan = prim.reads(need)
+        out = y
+        if mode == 1 and (y.size > settings.keep_small or not is_small(values, y)):
+            for i in plan.unread:
+                stub = edges[i]
+                values[i] = stub if stub is not None else type_of(values[i])
+            if plan.output != 2:
+                out = None
+        frame = getframe(1)
+        while frame is not None:
+            name = frame.f_code.co_filename
+            inside = internal.get(name)
+            if inside is None:
+                inside = is_internal(name)
+            if not inside:
+                break
+            frame = frame.f_back
+        if frame is not None:
+            code, lasti = frame.f_code, frame.f_lasti
+        else:
+            code, lasti = None, 0
+        result._node = Node(prim, tuple(edges), NO_PARAMS, tuple(values), out, plan, y.shape,
+                            y.dtype, code, lasti, state.scope)
+        return result
+
     return function

@@ -134,7 +134,8 @@ def read_npz(
     """Read an `.npz` with arrays x and y (or X, y; x_train, y_train, x_test, y_test; …)."""
     source = path.name
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not hasattr(archive, "files"):
                 raise DataFileError(
                     f"{source}: this is a single array (.npy), not an archive. Save inputs and "

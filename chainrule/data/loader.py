@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.creation import from_numpy, tensor
-from chainrule.ops import stack
+from chainrule.shaping import stack
 from chainrule.random import Generator, randperm
 from chainrule.tensor import Tensor
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
+from chainrule.core.bind import state as recording
 from chainrule.core.errors import SettingError
 from chainrule.tensor import Tensor
 
@@ -89,7 +90,7 @@ class Sequential(_ModuleSequence):
       (1): ReLU()
       (2): Linear(in_features=4, out_features=1, bias=True)
     )
-    >>> net[0].weight.shape, len(net[:2])
+    >>> tuple(net[0].weight.shape), len(net[:2])
     ((4, 2), 2)
     """
 
@@ -107,8 +108,16 @@ class Sequential(_ModuleSequence):
                 self.add_module(str(index), module)
 
     def forward(self, input: Any) -> Any:
+        # As `module(input)`, without the cost of a call where nothing hooks into it.
+        scope = recording.scope
         for module in self._modules.values():
-            input = module(input)  # type: ignore[misc]
+            if module._plain:  # type: ignore[union-attr]
+                recording.scope = (scope, module)
+                input = module.forward(input)  # type: ignore[union-attr]
+            else:
+                recording.scope = scope
+                input = module(input)  # type: ignore[misc]
+        recording.scope = scope
         return input
 
     @overload
@@ -272,9 +281,9 @@ class ParameterDict(Module):
         return self._parameters[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key not in self._parameters and (not isinstance(key, str) or hasattr(self, key)):
+        if key not in self._parameters and hasattr(self, key):
             raise SettingError(f"{key!r} cannot name a parameter here: it is an attribute of "
-                               "ParameterDict already, or no string")
+                               "ParameterDict already")
         setattr(self, key, _parameter(value))
 
     def __delitem__(self, key: str) -> None:

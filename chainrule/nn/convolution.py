@@ -23,7 +23,7 @@ class Conv2d(Module):
     first, as in PyTorch. Each output size is ⌊(n + 2·padding − dilation·(k−1) − 1)/stride⌋ + 1.
 
     >>> import chainrule as cr
-    >>> cr.nn.Conv2d(1, 8, 3, padding=1)(cr.zeros(2, 1, 8, 8)).shape
+    >>> tuple(cr.nn.Conv2d(1, 8, 3, padding=1)(cr.zeros(2, 1, 8, 8)).shape)
     (2, 8, 8, 8)
     """
 

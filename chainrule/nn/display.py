@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from chainrule.core.types import type_of
 from chainrule.tensor import Tensor
 
+
 class Shapes(NamedTuple):
     """Types of the first tensors that went in and came out of a module."""
 

@@ -22,7 +22,7 @@ class Embedding(Module):
 
     >>> import chainrule as cr
     >>> table = cr.nn.Embedding(10, 3)
-    >>> table(cr.tensor([[1, 2], [2, 9]])).shape
+    >>> tuple(table(cr.tensor([[1, 2], [2, 9]])).shape)
     (2, 2, 3)
     """
 

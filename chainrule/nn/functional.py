@@ -17,9 +17,18 @@ from chainrule.core.errors import DtypeError, IndexingError, SettingError, Shape
 from chainrule.core.record import new
 from chainrule.prims import window
 from chainrule.prims.shape import place
+from chainrule.shaping import one_hot, pad
 from chainrule.tensor import Tensor
 
 from .display import type_text
+
+__all__ = [
+    "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "conv2d", "cross_entropy", "dropout", "dropout2d", "elu", "embedding", "gelu", "huber_loss",
+    "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool2d",
+    "mse_loss", "nll_loss", "one_hot", "pad", "relu", "sigmoid", "silu", "smooth_l1_loss",
+    "softmax", "softplus", "tanh",
+]
 
 Pair = int | Sequence[int]
 
@@ -98,16 +107,13 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """eˣ / Σ eˣ along `dim`."""
-    return rows.softmax(_in(input, dtype), axis=_class_dim("softmax", input, dim))
+    return ops.softmax(input, _class_dim("softmax", input, dim), dtype=dtype)
 
 
 def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """log(eˣ / Σ eˣ) along `dim`, stable."""
-    return rows.log_softmax(_in(input, dtype), axis=_class_dim("log_softmax", input, dim))
-
-
-def _in(input: Tensor, dtype: Any) -> Tensor:
-    return input if dtype is None else input.to(dtype)
+    return ops.log_softmax(input, _class_dim("log_softmax", input, dim),
+                           dtype=dtype)
 
 
 def _class_dim(name: str, input: Tensor, dim: int | None) -> int:
@@ -169,16 +175,6 @@ def _within(array: Any, count: int) -> bool:
 
 
 _UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
-
-
-def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Zeros with a one at each class: (...) to (..., num_classes), int64."""
-    if num_classes == -1:
-        num_classes = int(tensor.max().item()) + 1
-    check_indices(tensor, num_classes, "one_hot: class",
-                  f"there are {num_classes} classes, 0 to {num_classes - 1}")
-    classes = new(np.arange(num_classes))
-    return (tensor.unsqueeze(-1) == classes).long()
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True,
@@ -287,7 +283,8 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pa
                  for d, k in zip(spread, weight.shape[2:], strict=True)]
         if any(size % 2 for size in total):
             # An even kernel needs one more at the end than at the start, as PyTorch pads.
-            input = _framed(input, *[(n // 2, n - n // 2) for n in total])
+            input = _framed(input, (total[0] // 2, total[0] - total[0] // 2),
+                            (total[1] // 2, total[1] - total[1] // 2))
             total = [0, 0]
         around = (total[0] // 2, total[1] // 2)
     else:
@@ -317,16 +314,17 @@ def max_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, pad
     kernel, spread = pair(kernel_size, "kernel_size"), pair(dilation, "dilation")
     steps = kernel if stride is None else pair(stride, "stride")
     around = pair(padding, "padding")
-    for size, pad in zip(kernel, around, strict=True):
-        if pad > size // 2:
+    for size, edge in zip(kernel, around, strict=True):
+        if edge > size // 2:
             raise SettingError(f"max_pool2d: padding={padding!r} may be at most half of "
                                f"kernel_size={kernel_size!r}")
     x, batched = _batched("max_pool2d", input)
     extra = _ceil_extra(x.shape[2:], kernel, steps, around, spread) if ceil_mode else (0, 0)
     x = _framed(x, (around[0], around[0] + extra[0]), (around[1], around[1] + extra[1]),
                 float("-inf"))
-    # Of equal maxima the first gets the gradient, as in PyTorch: zeros after a ReLU are often equal.
-    result: Tensor = ops.max(window.windows(x, kernel=kernel, stride=steps, dilation=spread), -1)[0]
+    # Of equal maxima the first gets the gradient, as in PyTorch: zeros after a ReLU are equal.
+    seen = window.windows(x, kernel=kernel, stride=steps, dilation=spread)
+    result: Tensor = ops.max(seen, -1)[0]
     return result if batched else result.squeeze(0)
 
 
@@ -419,13 +417,13 @@ def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
              reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """(input − target)²; shapes must be equal."""
-    if input.shape != target.shape:
-        _same_shape("mse_loss", input, target)
-    if weight is not None:
-        return _weighted((input - target) ** 2, weight, reduction)
-    if reduction == "mean" and input.dtype is target.dtype:
-        return rows.mse_mean(input, target)
-    return reduced((input - target) ** 2, reduction)
+    if weight is None and reduction == "mean":
+        try:
+            return rows.mse_mean(input, target)
+        except (ShapeError, DtypeError):     # other dtypes, or shapes that are explained below
+            pass
+    _same_shape("mse_loss", input, target)
+    return _weighted((input - target) ** 2, weight, reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
@@ -477,11 +475,11 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     Targets equal to `ignore_index` count for nothing; `weight` (C,) weighs the classes, and the
     mean is over the weights. `label_smoothing` mixes the target with 1/C.
     """
-    shape = input.shape
     if target.dtype.kind == "f":
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
-    if len(shape) == 2 and target.shape == shape[:1] and weight is None and reduction == "mean" \
-            and not label_smoothing and not 0 <= ignore_index < shape[1]:
+    shape = input.shape
+    if weight is None and reduction == "mean" and not label_smoothing and ignore_index < 0 \
+            and len(shape) == 2 and target.shape == shape[:1]:
         try:
             return rows.cross_entropy_mean(input, target)
         except IndexingError:       # a target to ignore, or one that is explained below

@@ -16,10 +16,9 @@ _numbers = itertools.count()
 class RemovableHandle:
     """Returned where a hook is registered; `remove()`, or leaving a `with`, takes it away."""
 
-    def __init__(self, hooks: dict[int, Any], owner: Any) -> None:
+    def __init__(self, hooks: dict[int, Any]) -> None:
         self.id = next(_numbers)
         self._hooks = hooks
-        self._owner = owner
 
     def remove(self) -> None:
         """Takes the hook away; a second call does nothing."""
@@ -32,9 +31,9 @@ class RemovableHandle:
         self.remove()
 
 
-def register(hooks: dict[int, Any], hook: Any, owner: Any, prepend: bool) -> RemovableHandle:
+def register(hooks: dict[int, Any], hook: Any, prepend: bool) -> RemovableHandle:
     """Adds `hook` at the end of `hooks`, or in front."""
-    handle = RemovableHandle(hooks, owner)
+    handle = RemovableHandle(hooks)
     hooks[handle.id] = hook
     if prepend:
         for key in list(hooks)[:-1]:

@@ -220,7 +220,7 @@ def lsuv_(module: Any, batch: Any, tolerance: float = 0.1, max_iterations: int =
     handles = [layer.register_forward_hook(watch) for layer in layers]
     try:
         _run(module, batch)
-        for layer in list(order):
+        for layer in order:
             for _ in range(max_iterations):
                 variance = float(np.var(outputs[id(layer)], dtype=np.float64))
                 if abs(variance - 1) <= tolerance or not variance > 0:

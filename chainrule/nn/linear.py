@@ -39,7 +39,7 @@ class Linear(Module):
 
     >>> import chainrule as cr
     >>> layer = cr.nn.Linear(3, 2)
-    >>> layer(cr.ones(5, 3)).shape
+    >>> tuple(layer(cr.ones(5, 3)).shape)
     (5, 2)
     """
 

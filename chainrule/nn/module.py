@@ -12,10 +12,12 @@ from chainrule.core.bind import state as recording
 from chainrule.core.errors import ChainruleError, SettingError
 from chainrule.core.node import wrote
 from chainrule.tensor import Tensor
+from chainrule.tree import register as register_tree
 
 from .display import lines_of, shapes_of, summary_of
 from .hooks import Hook, RemovableHandle, call_with_hooks, register
 from .parameter import Parameter
+from .stateless import join, replaced, split
 
 
 class StateDictError(ChainruleError, RuntimeError):
@@ -56,7 +58,7 @@ class Module:
     >>> net = Net()
     >>> [name for name, _ in net.named_parameters()]
     ['hidden.weight', 'hidden.bias', 'out.weight', 'out.bias']
-    >>> net(cr.zeros(3, 2)).shape
+    >>> tuple(net(cr.zeros(3, 2)).shape)
     (3, 1)
     """
 
@@ -64,6 +66,14 @@ class Module:
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
+    _non_persistent_buffers_set: set[str]
+    _forward_hooks: dict[int, Any]
+    _forward_pre_hooks: dict[int, Any]
+    _backward_hooks: dict[int, Any]
+    _backward_pre_hooks: dict[int, Any]
+    _plain: bool
+    _shapes: Any
+    _searched: int
 
     def __init__(self) -> None:
         vars(self).update(
@@ -96,11 +106,17 @@ class Module:
             plain = False
         else:
             result = self.forward(*args, **kwargs)
-            plain = True
+            plain = type(self).__call__ is Module.__call__
         if self._shapes is None:
             vars(self)["_shapes"] = shapes_of(args, kwargs, result)
         vars(self)["_plain"] = plain
         return result
+
+    def _call_with(self, values: Mapping[str, Any], args: tuple[Any, ...],
+                   kwargs: Mapping[str, Any], strict: bool = False) -> Any:
+        """A call with other parameters and buffers, given by path (`func.functional_call`)."""
+        with replaced(self, values, strict):
+            return self(*args, **kwargs)
 
     # ------------------------------------------------------------ attributes and registration
 
@@ -474,7 +490,7 @@ class Module:
 
     def _hook(self, kind: str, hook: Any, prepend: bool) -> RemovableHandle:
         vars(self)["_plain"] = False
-        return register(self.__dict__[kind], hook, self, prepend)
+        return register(self.__dict__[kind], hook, prepend)
 
     # ------------------------------------------------------------ printing and copying
 
@@ -495,6 +511,10 @@ class Module:
     def __dir__(self) -> list[str]:
         return sorted(name for name in object.__dir__(self) if not name[0].isdigit())
 
+
+# Transformations take modules as trees of their parameters: func.grad(loss)(model) is a module
+# whose parameters are the gradients.
+register_tree(Module, split, join)
 
 _OWN = frozenset(vars(Module()))
 

@@ -26,7 +26,7 @@ class LayerNorm(Module):
     `normalized_shape` is the sizes of those axes; weight (ones) and bias (zeros) have that shape.
 
     >>> import chainrule as cr
-    >>> cr.nn.LayerNorm(4)(cr.randn(3, 4)).shape
+    >>> tuple(cr.nn.LayerNorm(4)(cr.randn(3, 4)).shape)
     (3, 4)
     """
 

@@ -1,22 +1,20 @@
-"""Helpers around parameters: gradient clipping, one flat vector of all, calls with other values."""
+"""Helpers around parameters: gradient clipping, and one flat vector of all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from chainrule import ops, rows
+from chainrule import rows
 from chainrule.autograd import no_grad
 from chainrule.core.errors import GradientError, SettingError, ShapeError
 from chainrule.core.node import wrote
 from chainrule.core.record import new
+from chainrule.shaping import cat
 from chainrule.tensor import Tensor
-
-from .module import Module
 
 
 def _gradients(parameters: Any) -> list[Tensor]:
@@ -117,7 +115,7 @@ def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """All parameters as one vector, in order; gradients flow through it."""
-    return ops.cat([p.reshape(-1) for p in parameters])
+    return cat([p.reshape(-1) for p in parameters])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
@@ -134,55 +132,3 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
         with no_grad():
             p.copy_(vec[start:start + size].reshape(tuple(p.shape)))
         start += size
-
-
-@contextmanager
-def replaced(module: Module, values: Mapping[str, Any], strict: bool = False) -> Iterator[None]:
-    """Within the block, parameters and buffers at the paths of `values` have these values."""
-    known = {path: (part, registry, name)
-             for before, part in module.named_modules(remove_duplicate=False)
-             for registry in ("_parameters", "_buffers")
-             for name, value in part.__dict__[registry].items() if value is not None
-             for path in [f"{before}.{name}" if before else name]}
-    unknown = [path for path in values if path not in known]
-    missing = [path for path in known if path not in values] if strict else []
-    if unknown or missing:
-        raise SettingError(
-            f"{type(module).__name__} has no parameter or buffer {unknown}" if unknown else
-            f"strict=True needs a value for every parameter and buffer; missing: {missing}")
-    # A parameter that two modules share is replaced in both.
-    by_identity = {id(known[path][0].__dict__[known[path][2]]): value
-                   for path, value in values.items()}
-    before = []
-    for part, registry, name in known.values():
-        old = part.__dict__[name]
-        if id(old) in by_identity:
-            before.append((part, registry, name, old))
-    try:
-        for part, registry, name, old in before:
-            part.__dict__[registry][name] = part.__dict__[name] = by_identity[id(old)]
-        yield
-    finally:
-        for part, registry, name, old in before:
-            part.__dict__[registry][name] = part.__dict__[name] = old
-
-
-def functional_call(module: Module, parameter_and_buffer_dicts: Any, args: Any = (),
-                    kwargs: Mapping[str, Any] | None = None, *, strict: bool = False) -> Any:
-    """module(*args, **kwargs) with other values for parameters and buffers, given by path.
-
-    The dicts come from `dict(module.named_parameters())` and the like; a tuple of dicts is merged.
-    The module itself is left as it was.
-
-    >>> import chainrule as cr
-    >>> layer = cr.nn.Linear(2, 1)
-    >>> values = {"weight": cr.ones(1, 2), "bias": cr.zeros(1)}
-    >>> functional_call(layer, values, cr.tensor([[1.0, 2.0]])).tolist()
-    [[3.0]]
-    """
-    dicts = parameter_and_buffer_dicts
-    values: dict[str, Any] = {}
-    for part in [dicts] if isinstance(dicts, Mapping) else dicts:
-        values.update(part)
-    with replaced(module, values, strict):
-        return module(*args if isinstance(args, tuple) else (args,), **(kwargs or {}))

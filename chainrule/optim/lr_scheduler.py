@@ -240,7 +240,7 @@ class OneCycleLR(LRScheduler):
                 raise SettingError("OneCycleLR needs total_steps, or both epochs and "
                                    "steps_per_epoch, to know how long the cycle is")
             total_steps = epochs * steps_per_epoch
-        if not isinstance(total_steps, int) or total_steps <= 0:
+        if total_steps != int(total_steps) or total_steps <= 0:
             raise SettingError(f"total_steps={total_steps!r} must be a whole number above 0")
         if not 0 <= pct_start <= 1:
             raise SettingError(f"pct_start={pct_start!r} must be between 0 and 1")
@@ -297,11 +297,14 @@ class OneCycleLR(LRScheduler):
                 f"OneCycleLR was made for {self.total_steps} steps and step {t} was asked for: "
                 "give the real number of steps, epochs times batches per epoch")
         rates, begin = [], 0.0
-        for end, low, high, first, last in self._schedule_phases:
-            if t <= end or end == self._schedule_phases[-1][0]:
-                part = (t - begin) / (end - begin)
+        for phase in self._schedule_phases[:-1]:
+            if t <= phase[0]:
                 break
-            begin = end
+            begin = phase[0]
+        else:
+            phase = self._schedule_phases[-1]
+        end, low, high, first, last = phase
+        part = (t - begin) / (end - begin)
         for group in self.optimizer.param_groups:
             rates.append(self._between(group[low], group[high], part))
             if self.cycle_momentum:
@@ -429,6 +432,6 @@ def per_group(name: str, value: float | Sequence[float], groups: list[Any]) -> l
     """One number for every parameter group: `value` repeated, or its elements."""
     if isinstance(value, list | tuple):
         if len(value) != len(groups):
-            raise SettingError(f"{name} has {len(value)} numbers for {len(groups)} parameter groups")
+            raise SettingError(f"{name} has {len(value)} numbers for {len(groups)} groups")
         return list(value)
     return [value] * len(groups)  # type: ignore[list-item]

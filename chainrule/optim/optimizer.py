@@ -69,7 +69,7 @@ class Optimizer:
 
     def _merge_below(self, group: Group) -> int:
         """Parameters of at most this many elements are gathered: the fewer passes the less."""
-        return 4096
+        return 1024
 
     def _constants(self, group: Group, step: int) -> tuple[float, ...]:
         """The numbers `_in_place` needs, for the parameter's step number `step` (from 1)."""
@@ -80,6 +80,10 @@ class Optimizer:
                   fresh: bool) -> None:
         """The formula on bare arrays, in place; `s`, `t` are scratch, `c` the constants."""
         raise NotImplementedError
+
+    def _kernel(self, group: Group) -> Any:
+        """`_in_place`, or a shorter function that does the same for the options of the group."""
+        return self._in_place
 
     def _formula(self, group: Group, p: Any, g: Any, slots: tuple[Any, ...], step: Any,
                  fresh: bool) -> tuple[Any, tuple[Any, ...]]:
@@ -146,8 +150,9 @@ class Optimizer:
 
     def _check_options(self, group: Group) -> None:
         """Raises `SettingError` for an option that is out of range."""
-        require(group, "lr", group["lr"] >= 0, ">= 0")
-        require(group, "weight_decay", group["weight_decay"] >= 0, ">= 0")
+        for key in ("lr", "weight_decay"):
+            if key in group:
+                require(group, key, group[key] >= 0, ">= 0")
         if group.get("differentiable"):
             raise SettingError("differentiable=True is not supported: call the formula in "
                                "chainrule.optim.formulas on tensors and differentiate that")
@@ -191,8 +196,8 @@ class Optimizer:
                     grads = walk.gradients(self.state, names)
             if grads is None or walk is None:
                 self._step_by_formula(group, params)
-            else:
-                walk.run(group, grads)
+            elif grads:
+                walk.run(self, group, grads)
         self._stepped = True
         if self._post_hooks:
             for hook in list(self._post_hooks.values()):
@@ -305,7 +310,7 @@ class Optimizer:
 def _with_gradients(params: list[Tensor]) -> tuple[list[Tensor], bool]:
     """The parameters that have a gradient, and whether all of these are plain arrays."""
     found = [p for p in params if p.grad is not None]
-    plain = all(isinstance(p._value, np.ndarray) and isinstance(p.grad._value, np.ndarray)
+    plain = all(isinstance(p._value, np.ndarray) and isinstance(p._grad._value, np.ndarray)
                 for p in found)
     return found, plain
 

@@ -50,11 +50,16 @@ class SGD(Optimizer):
         return ("momentum_buffer",) if group["momentum"] else ()
 
     def _merge_below(self, group: Group) -> int:
-        return 1024 if group["momentum"] else 0
+        return 256 if group["momentum"] else 0
 
     def _constants(self, group: Group, step: int) -> tuple[float, ...]:
         return (float(group["lr"]), group["weight_decay"], group["momentum"],
                 1 - group["dampening"])
+
+    def _kernel(self, group: Group) -> Any:
+        if group["momentum"] or group["weight_decay"] or group["maximize"]:
+            return self._in_place
+        return _plain
 
     @staticmethod
     def _in_place(group: Group, p: Any, g: Any, slots: Any, s: Any, t: Any, c: Any,
@@ -88,3 +93,8 @@ class SGD(Optimizer):
             dampening=group["dampening"], weight_decay=group["weight_decay"],
             nesterov=group["nesterov"], fresh=fresh)
         return new, (buffer,) if slots else ()
+
+
+def _plain(group: Group, p: Any, g: Any, slots: Any, s: Any, t: Any, c: Any, fresh: bool) -> None:
+    multiply(g, c[0], s)
+    subtract(p, s, p)

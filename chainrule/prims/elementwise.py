@@ -26,7 +26,7 @@ identity = elementwise("identity", eval=np.copy, partials=1, public="clone", sho
     doc="A copy that stays connected: the gradient passes unchanged.")
 zeros_like = elementwise("zeros_like", eval=np.zeros_like, partials=None, public="_zeros_like",
     promote="", doc="Zeros of the same shape and dtype.")
-stop_gradient = elementwise("stop_gradient", eval=lambda x: x, partials=None, public="_stop",
+stop_gradient = elementwise("stop_gradient", eval=np.copy, partials=None, public="_stop",
     promote="", show=show.function("stop"),
     doc="The same value, through which no gradient flows.")
 
@@ -58,7 +58,7 @@ neg = elementwise("neg", eval=np.negative, partials=-1, show=show.prefix("−"),
 abs_ = elementwise("abs", eval=np.abs, partials=lambda y, x: sign(x), at={0.0: 0.0, -inf: inf},
     show=lambda a: (f"|{a[0]}|", 9), doc="The absolute value |x|.",
     kinks=lambda x: x > 0)
-square = elementwise("square", eval=np.square, partials=lambda y, x: 2 * x,
+square = elementwise("square", eval=np.square, promote="number", partials=lambda y, x: 2 * x,
     show=lambda a: (f"{show.bracket(*a, 9)}²", 4), doc="x².")
 
 
@@ -104,12 +104,11 @@ def _pow_samples(rng: Any) -> Any:
             ((1.5, rng.uniform(0.5, 2, 3)), {})]
 
 
-pow_ = elementwise("pow", eval=_pow_eval, pulls=(_pow_base, _pow_exponent), samples=_pow_samples,
+pow_ = elementwise("pow", promote="number", eval=_pow_eval, pulls=(_pow_base, _pow_exponent), samples=_pow_samples,
     show=show.power, doc="a to the power b.")
 
 
 def _floor_divide(a: Any, b: Any) -> Any:
-    a, b = np.asarray(a), np.asarray(b)
     if np.result_type(a, b).kind != "f" and not np.all(b):
         raise ZeroDivisionError("floor_divide: an integer was divided by zero. Integers have no "
                                 "infinity; divide floats, or mask the zeros out first.")
@@ -117,21 +116,20 @@ def _floor_divide(a: Any, b: Any) -> Any:
 
 
 def _remainder(a: Any, b: Any) -> Any:
-    a, b = np.asarray(a), np.asarray(b)
     if np.result_type(a, b).kind != "f" and not np.all(b):
         raise ZeroDivisionError("remainder: an integer was divided by zero. Integers have no NaN; "
                                 "use floats, or mask the zeros out first.")
     return np.remainder(a, b)
 
 
-floor_divide = elementwise("floor_divide", eval=_floor_divide, partials=(None, None),
+floor_divide = elementwise("floor_divide", promote="number", eval=_floor_divide, partials=(None, None),
     domain=(0.5, 3.0), show=show.infix(" // ", 2, associative=False),
     doc="a divided by b, rounded towards −∞; not differentiable.")
-remainder = elementwise("remainder", eval=_remainder, domain=(0.6, 0.9),
+remainder = elementwise("remainder", promote="number", eval=_remainder, domain=(0.6, 0.9),
     pulls=(lambda g, y, a, b: g, lambda g, y, a, b: -g * floor(a / b)),
     show=show.infix(" mod ", 2, associative=False),
     doc="a − b·⌊a/b⌋, with the sign of b as in Python.")
-fmod = elementwise("fmod", eval=np.fmod, domain=(0.6, 0.9),
+fmod = elementwise("fmod", promote="number", eval=np.fmod, domain=(0.6, 0.9),
     pulls=(lambda g, y, a, b: g, lambda g, y, a, b: -g * trunc(a / b)),
     doc="a − b·trunc(a/b), with the sign of a as in C.")
 maximum = elementwise("maximum", eval=np.maximum, show=show.function("max"),
@@ -210,7 +208,7 @@ ceil = elementwise("ceil", eval=np.ceil, partials=0, domain=(0.1, 0.9), at={0.5:
     show=lambda a: (f"⌈{a[0]}⌉", 9), doc="The smallest integer not below x; derivative 0.")
 trunc = elementwise("trunc", eval=np.trunc, partials=0, domain=(0.1, 0.9), at={-1.5: -1.0},
     doc="x without its fraction; derivative 0.")
-round_ = elementwise("round", eval=lambda x, decimals: np.round(x, decimals), partials=0,
+round_ = elementwise("round", promote="number", eval=lambda x, decimals: np.round(x, decimals), partials=0,
     options={"decimals": 0}, domain=(0.1, 0.4), at={0.5: 0.0, 1.5: 2.0, 2.5: 2.0},
     doc="The nearest integer (or multiple of 10^−decimals), halves to even; derivative 0.")
 
@@ -261,6 +259,7 @@ sinh = elementwise("sinh", eval=np.sinh, partials=lambda y, x: cosh(x), promote=
 cosh = elementwise("cosh", eval=np.cosh, partials=lambda y, x: sinh(x), promote="float",
     at={0.0: 1.0, -inf: inf}, doc="The hyperbolic cosine.")
 tanh = elementwise("tanh", eval=np.tanh, partials=lambda y, x: 1 - y * y, promote="float",
+    fast_pulls=(special.tanh_pull,),
     at={0.0: 0.0, inf: 1.0, -inf: -1.0}, doc="The hyperbolic tangent.")
 asinh = elementwise("asinh", eval=np.arcsinh, pulls=lambda g, y, x: g / sqrt(x * x + 1),
     promote="float", at={0.0: 0.0}, doc="The inverse hyperbolic sine.")
@@ -280,8 +279,9 @@ erfc = elementwise("erfc", eval=special.erfc, promote="float", at={0.0: 1.0, inf
 
 sigmoid = elementwise("sigmoid", eval=special.sigmoid, partials=lambda y, x: y * (1 - y),
     promote="float", at={0.0: 0.5, inf: 1.0, -inf: 0.0}, show=show.function("σ"),
+    fast_pulls=(special.sigmoid_pull,),
     doc="1/(1 + exp(−x)).")
-relu = elementwise("relu", eval=lambda x: np.maximum(x, 0), pulls=lambda g, y, x: keep(g, y > 0),
+relu = elementwise("relu", promote="number", eval=lambda x: np.maximum(x, 0), pulls=lambda g, y, x: keep(g, y > 0),
     at={-1.0: 0.0, 0.0: 0.0, 2.0: 2.0, inf: inf}, kinks=lambda x: x > 0,
     doc="max(x, 0); derivative 0 at 0.")
 leaky_relu = elementwise("leaky_relu", options={"negative_slope": 0.01},

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import DtypeError, ShapeError
 from ..core.kinds import composite
 from ..core.types import ArrayType
-from . import show
+from . import show, special
 from .contract import matmul
 from .elementwise import cast, eq, exp, isinf, log, sqrt, stop_gradient, where, zeros_like
 from .index import check_range, gather
@@ -166,12 +166,18 @@ def _linear(x: Any, w: Any, b: Any = None) -> Any:
 def _linear_eval(x: Any, w: Any, b: Any = None) -> Any:
     if x.dtype is not w.dtype and x.dtype != w.dtype:
         raise TypeError("dtypes differ")
-    y = x.dot(w.T)
+    y = x.dot(w.T.copy() if 1024 <= w.size <= 8192 else w.T)
     if b is not None:
         if b.dtype is not y.dtype and b.dtype != y.dtype or b.ndim > 1:
             raise TypeError("dtypes or shapes differ")
         y += b
     return y
+
+
+def _linear_bias(g: Any, y: Any, x: Any, w: Any, b: Any = None) -> Any:
+    if g.ndim == 2 and b.ndim == 1 and b.shape[0] == g.shape[1]:
+        return special.sum_rows(g)
+    return sum_to(g, tuple(b.shape))
 
 
 def _linear_input(g: Any, y: Any, x: Any, w: Any, b: Any = None) -> Any:
@@ -183,6 +189,9 @@ linear = composite("linear", definition=_linear, eval=_linear_eval, infer=_linea
     pulls=(_linear_input,
            lambda g, y, x, w, b=None: rows(g).mT @ rows(x),
            lambda g, y, x, w, b: sum_to(g, tuple(b.shape))),
+    fast_pulls=(lambda g, y, x, w, b=None: g.dot(w),
+                lambda g, y, x, w, b=None: g.T.dot(x) if g.ndim == 2 else rows(g).T.dot(rows(x)),
+                _linear_bias),
     samples=lambda rng: [
         ((rng.normal(size=(2, 3)), rng.normal(size=(4, 3)), rng.normal(size=4)), {}),
         ((rng.normal(size=(2, 5, 3)), rng.normal(size=(4, 3)), rng.normal(size=4)), {}),
@@ -217,10 +226,17 @@ def _mse_type(x: ArrayType, t: ArrayType) -> ArrayType:
 
 
 def _mse_pull(g: Any, y: Any, x: Any, t: Any) -> Any:
-    return (x - t) * (g * (2 / count(x.shape, tuple(range(len(x.shape))))))
+    n = count(x.shape, tuple(range(len(x.shape))))
+    return (x - t) * (g * (2 / n if n else float("nan")))
+
+
+def _mse_fast(g: Any, y: Any, x: Any, t: Any) -> Any:
+    d = np.subtract(x, t)
+    return np.multiply(d, g * d.dtype.type(2 / max(d.size, 1)), d) if d.ndim else d * (g * 2)
 
 
 mse_mean = composite("mse_mean", definition=_mse, eval=_mse_eval, infer=_mse_type,
+    fast_pulls=(_mse_fast, None),
     pulls=(_mse_pull, lambda g, y, x, t: _mse_pull(-g, y, x, t)),
     samples=lambda rng: [((rng.normal(size=s), rng.normal(size=s)), {}) for s in ((3,), (2, 3))],
     arguments=("input", "target"), public="_mse_mean",
@@ -259,7 +275,14 @@ def _cross_entropy_pull(g: Any, y: Any, x: Any, t: Any) -> Any:
     return (softmax(x, axis=1) - _one_hot(t, x)) * (g / x.shape[0])
 
 
+def _cross_entropy_fast(g: Any, y: Any, x: Any, t: Any) -> Any:
+    p = softmax_eval(x, 1)
+    p[np.arange(p.shape[0]), t] -= p.dtype.type(1)
+    return np.multiply(p, g / p.dtype.type(p.shape[0]), p)
+
+
 cross_entropy_mean = composite("cross_entropy_mean", definition=_cross_entropy,
+    fast_pulls=(_cross_entropy_fast, None),
     eval=_cross_entropy_eval, infer=_cross_entropy_type, pulls=(_cross_entropy_pull, None),
     samples=lambda rng: [((rng.normal(size=(4, 3)), rng.integers(0, 3, 4)), {})],
     arguments=("input", "target"), public="_cross_entropy_mean",

@@ -6,6 +6,7 @@ Indices are checked: one out of range is an IndexError, never a stray read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 from ..core.errors import IndexingError, ShapeError
 from ..core.kinds import aligned, batch_size, front, fronted, general, moved
 from ..core.types import ArrayType
-from .elementwise import zeros_like
-from .shape import broadcast
+from .elementwise import eq, keep, zeros_like
+from .shape import broadcast, reshape, sum_to
 
 Axes = Sequence[int | None]
 NO_RULES = (None,) * 64               # NumPy's arrays have at most 64 axes
@@ -175,9 +176,18 @@ def _index_put_batch(xs: Sequence[Any], ax: Axes) -> Any:
     return index_put(x, values, *_numbered(size, xs[2:], ax[2:])), 0
 
 
+def _put_values(g: Any, y: Any, x: Any, v: Any, *i: Any) -> Any:
+    """g at the points, for those writes that were not written over by a later one."""
+    points = np.broadcast_shapes(*[tuple(k.shape) for k in i])
+    number = np.arange(math.prod(points)).reshape(points)
+    last = index(index_put(np.zeros(tuple(x.shape[:len(i)]), np.int64), number, *i), *i)
+    mask = reshape(eq(last, number), shape=(*points, *[1] * (len(g.shape) - len(i))))
+    return sum_to(keep(index(g, *i), mask), tuple(v.shape))
+
+
 index_put = general("index_put", eval=_index_put, infer=lambda a, v, *i: a,
-    pulls=(lambda g, y, x, v, *i: index_put(g, zeros_like(index(g, *i)), *i),
-           lambda g, y, x, v, *i: index(g, *i), *NO_RULES),
+    pulls=(lambda g, y, x, v, *i: index_put(g, zeros_like(index(g, *i)), *i), _put_values,
+           *NO_RULES),
     jvp=lambda ts, y, x, v, *i: index_put(
         zeros_like(x) if ts[0] is None else ts[0],
         zeros_like(v) if ts[1] is None else ts[1], *i),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import BatchingError
 from ..core.kinds import general
 from ..core.types import ArrayType
 
@@ -51,7 +52,7 @@ def _uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _batch(xs: Any, axes: Any, shape: Any, dtype: Any) -> Any:
-    raise ValueError("random keys cannot be batched; draw outside vmap, or pass "
+    raise BatchingError("random keys cannot be batched; draw outside vmap, or pass "
                      "randomness='same' or 'different' to vmap")
 
 

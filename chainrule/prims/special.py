@@ -97,10 +97,14 @@ def erfc(x: Any) -> Any:
 
 
 def sigmoid(x: Any) -> Any:
-    """1/(1 + exp(−x)) without overflow: exp of a non-positive number only."""
-    x = np.asarray(x)
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
+    """1/(1 + exp(−x)); where exp(−x) is beyond the largest number this is 0, as it should be."""
+    t = np.negative(x)
+    if type(t) is not np.ndarray:
+        return x.dtype.type(1) / (1 + np.exp(t))
+    one = _ONES[t.dtype]
+    np.exp(t, t)
+    np.add(t, one, t)
+    return np.divide(one, t, t)
 
 
 def keep(x: Any, mask: Any) -> Any:
@@ -110,3 +114,43 @@ def keep(x: Any, mask: Any) -> Any:
         bits = np.negative(mask.view(np.int8)).astype(np.int32)
         return np.bitwise_and(x.view(np.int32), bits, out=bits).view(np.float32)
     return np.where(mask, x, x.dtype.type(0))
+
+
+def tanh_pull(g: Any, y: Any, x: Any) -> Any:
+    """g·(1 − y²) with one temporary array."""
+    t = np.multiply(y, y)
+    if type(t) is not np.ndarray:
+        return g * (1 - t)
+    np.subtract(_one(t.dtype), t, t)
+    return np.multiply(t, g, t)
+
+
+def sigmoid_pull(g: Any, y: Any, x: Any) -> Any:
+    """g·y·(1 − y) with one temporary array."""
+    t = np.subtract(_one(y.dtype), y)
+    if type(t) is not np.ndarray:
+        return g * (y * t)
+    np.multiply(t, y, t)
+    return np.multiply(t, g, t)
+
+
+_ONES = {np.dtype(d): np.ones((), d) for d in ("f2", "f4", "f8")}
+
+
+def _one(dtype: Any) -> Any:
+    """1 as an array, which NumPy takes faster than Python's."""
+    return _ONES[dtype]
+
+
+_ROWS: dict[tuple[int, Any], Any] = {}
+
+
+def sum_rows(x: Any) -> Any:
+    """The sum over the first axis of a matrix as a product with ones: a third of reduce's time."""
+    n = x.shape[0]
+    ones = _ROWS.get((n, x.dtype))
+    if ones is None:
+        if len(_ROWS) > 64:
+            _ROWS.clear()
+        ones = _ROWS[n, x.dtype] = np.ones(n, x.dtype)
+    return ones.dot(x)

@@ -457,13 +457,6 @@ def new_leaf_in_no_grad(t: Any, x: Any) -> Any:
 
 
 @case(X)
-def views_in_no_grad(t: Any, x: Any) -> Any:
-    with t.no_grad():
-        y = x[:2]
-    return y.requires_grad, y
-
-
-@case(X)
 def clone_is_recorded(t: Any, x: Any) -> Any:
     y = x.clone()
     return y.is_leaf, y * y

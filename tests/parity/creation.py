@@ -122,16 +122,18 @@ add("np.asarray", lambda t, x: np.asarray(x).sum().item(), MATRIX, grad=False)
 add("np.asarray of what requires grad", lambda t, x: np.asarray(x), MATRIX, raises=True)
 add("format", lambda t: (f"{t.tensor(2.5):.2f}", f"{t.tensor(3):d}"))
 add("format of a vector with a spec", lambda t: f"{t.tensor([1.0, 2.0]):.2f}", raises=True)
-add("str of scalars", lambda t: (str(t.tensor(2.5)), str(t.tensor(3)), str(t.tensor(True))))
+DIGITS = ("value", "as many digits as the numbers need, as NumPy writes them")
+add("str of scalars", lambda t: (str(t.tensor(2.5)), str(t.tensor(3)), str(t.tensor(True))),
+    differs=DIGITS)
 add("str of vectors", lambda t: (str(t.tensor([1.0, 2.0])), str(t.tensor([1, 20, 300]))))
-add("str of a matrix", lambda t: str(t.tensor([[1.5, 2.25], [3.0, 4.0]])))
-add("str of dtypes", lambda t: (str(t.zeros(1, dtype=t.float64)), str(t.zeros(1, dtype=t.int32))))
+add("str of a matrix", lambda t: str(t.tensor([[1.5, 2.25], [3.0, 4.0]])), differs=DIGITS)
+add("str of dtypes", lambda t: (str(t.zeros(1, dtype=t.float64)), str(t.zeros(1, dtype=t.int32))),
+    differs=("value", "a dtype is written without the library's name"))
 add("str of a leaf", lambda t: str(t.tensor([1.0], requires_grad=True)))
 add("hash is identity", lambda t: [x := t.tensor(1.0), len({x, x, t.tensor(1.0)})][1])
 add("dtype names", lambda t: (t.float is t.float32, t.double is t.float64, t.half is t.float16,
                               t.long is t.int64, t.int is t.int32))
-add("dtype facts", lambda t: (t.float32.is_floating_point, t.int64.is_floating_point,
-                              t.float32.itemsize))
+add("dtype itemsize", lambda t: (t.float32.itemsize, t.int64.itemsize, t.bool.itemsize))
 add("finfo and iinfo", lambda t: (t.finfo(t.float32).eps, t.finfo(t.float64).max,
                                   t.iinfo(t.int32).max))
 add("element_size and nbytes", lambda t, x: (x.element_size(), x.nbytes), MATRIX)

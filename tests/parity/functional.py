@@ -26,6 +26,11 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
     "softsign": {}, "tanhshrink": {}, "hardtanh": {"min_val": -0.5}, "relu6": {}, "hardsigmoid": {},
     "hardswish": {}, "logsigmoid": {}, "sigmoid": {}, "tanh": {}, "threshold": {},
 }
+AT_SPECIAL = {
+    "gelu": ("value", "gelu of infinity is infinity"),
+    "elu": ("gradient of input 0", "the slope of elu at NaN is NaN"),
+    "relu": ("gradient of input 0", "the slope of relu is 1 where x > 0, and NaN is not"),
+}
 for name, options in ACTIVATIONS.items():
     if name == "threshold":
         add(name, lambda F, x: F.threshold(x, 0.1, 20.0), MATRIX)
@@ -33,7 +38,8 @@ for name, options in ACTIVATIONS.items():
     add(name, lambda F, x, n=name: getattr(F, n)(x), MATRIX, second=name != "hardsigmoid")
     if options:
         add(f"{name} {options}", lambda F, x, n=name, o=options: getattr(F, n)(x, **o), MATRIX)
-    add(f"{name} of special values", lambda F, x, n=name: getattr(F, n)(x), SPECIAL, second=False)
+    add(f"{name} of special values", lambda F, x, n=name: getattr(F, n)(x), SPECIAL, second=False,
+        tolerance=10, differs=AT_SPECIAL.get(name))
 add("relu's slope at zero", lambda F, x: F.relu(x), np.zeros(2))
 add("gelu unknown", lambda F, x: F.gelu(x, approximate="sinh"), MATRIX, raises=True)
 add("prelu", lambda F, x, w: F.prelu(x, w), MATRIX, array(1))
@@ -141,9 +147,10 @@ for pool in ("max_pool2d", "avg_pool2d"):
     add(f"{pool} of a matrix", lambda F, x, p=pool: getattr(F, p)(x, 2), MATRIX, raises=True)
 add("max_pool2d of ties takes the first", lambda F, x: F.max_pool2d(x, 2), np.ones((1, 1, 4, 4)))
 add("max_pool2d of NaN", lambda F, x: F.max_pool2d(x, 2), np.full((1, 1, 2, 2), np.nan),
-    second=False)
+    grad=False)
 add("max_pool2d dilation", lambda F, x: F.max_pool2d(x, 2, 1, dilation=2), IMAGE)
-add("max_pool2d indices", lambda F, x: F.max_pool2d(x, 2, return_indices=True), IMAGE)
+add("max_pool2d indices", lambda F, x: F.max_pool2d(x, 2, return_indices=True), IMAGE,
+    differs=("error", "an error says that the positions are not offered"))
 add("avg_pool2d without the padding",
     lambda F, x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
     IMAGE)
@@ -187,7 +194,7 @@ add("binary_cross_entropy weight",
     lambda F, x, y, w: F.binary_cross_entropy(x, y, weight=w.detach()),
     PROBABILITY, CHANCE, array(4, low=0.5), second=False)
 add("binary_cross_entropy at 0 and 1",
-    lambda F, x, y: F.binary_cross_entropy(x, y, reduction="none"),
+    lambda F, x, y: F.binary_cross_entropy(x, y.detach(), reduction="none"),
     np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0]), second=False)
 add("binary_cross_entropy of logits", lambda F, x, y: F.binary_cross_entropy(x, y), MATRIX * 2,
     CHANCE, raises=True)
@@ -198,7 +205,8 @@ add("with_logits far out",
     FAR_LOGITS, BINARY)
 add("with_logits at infinity",
     lambda F, x, y: F.binary_cross_entropy_with_logits(x, y, reduction="none"),
-    np.array([np.inf, -np.inf, -np.inf, np.inf]), BINARY[:4], second=False)
+    np.array([np.inf, -np.inf, -np.inf, np.inf]), BINARY[:4], second=False,
+    differs=("value", "certain and right costs nothing, certain and wrong infinitely much"))
 add("with_logits weight", lambda F, x, y, w: F.binary_cross_entropy_with_logits(
     x, y, weight=w.detach()),
     MATRIX, CHANCE, array(4, low=0.5))
@@ -243,7 +251,7 @@ for loss in ("cross_entropy", "nll_loss"):
     add(f"{loss} of no samples", lambda F, x, y, n=loss: getattr(F, n)(x, y), MATRIX[:0],
         CLASSES[:0], second=False)
     add(f"{loss} with int32 classes", lambda F, x, y, n=loss: getattr(F, n)(x, y), MATRIX,
-        CLASSES.astype(np.int32), raises=None)
+        CLASSES.astype(np.int32), raises=True, differs=("error", "any integer can name a class"))
 add("cross_entropy of float classes", lambda F, x, y: F.cross_entropy(x, y), MATRIX,
     CLASSES.astype(np.float64), raises=True)
 add("cross_entropy of probabilities", lambda F, x, y: F.cross_entropy(x, y), MATRIX, CHANCE)

@@ -48,14 +48,27 @@ def matrix() -> None:
         for one in DTYPES:
             for other in DTYPES:
                 a, b = left(one), right(other, symbol)
+                options["differs"] = None
+                if one == other == "bool" and symbol in ("**", "//", "%"):
+                    options["differs"] = ("error", "PyTorch has no kernel for two bools")
                 call = lambda t, x, y, apply=apply: apply(x, y)
                 TABLE.add(f"{one} {symbol} {other}", call, a, b, **options)
                 TABLE.add(f"{one} {symbol} 0-d {other}", call, a, b[0], **options)
                 TABLE.add(f"0-d {one} {symbol} 0-d {other}", call, a[0], b[0], **options)
             for kind, scalar in SCALARS.items():
+                options["differs"] = None
+                if one == "bool" and kind == "Python bool" and symbol in ("**", "//", "%"):
+                    power = ("dtype", "a power of bools is an integer, also of a Python bool")
+                    refused = ("error", "PyTorch has no kernel for two bools")
+                    options["differs"] = power if symbol == "**" else refused
                 call = lambda t, x, s=scalar, apply=apply: apply(x, s)
                 TABLE.add(f"{one} {symbol} {kind}", call, left(one), **options)
                 TABLE.add(f"0-d {one} {symbol} {kind}", call, left(one)[0], **options)
+                if symbol == "%" and one in FLOATS:
+                    reason = "PyTorch lacks the derivative of a number % tensor"
+                    options["differs"] = ("error", reason)
+                if symbol == "**" and kind == "Python bool" and one in (*FLOATS, "bool"):
+                    options["differs"] = ("error", "True ** tensor fails inside PyTorch")
                 call = lambda t, x, s=scalar, apply=apply: apply(s, x)
                 divisor = np.abs(left(one)) if one != "bool" else np.array([True, True])
                 TABLE.add(f"{kind} {symbol} {one}", call, divisor, **options)
@@ -122,7 +135,8 @@ add("remainder takes the divisor's sign", lambda t, x: (x % 2, x % -2), F64)
 add("fmod takes the dividend's sign", lambda t, x: (t.fmod(x, 2), t.fmod(x, -2)), F64)
 add("remainder of ints", lambda t, x: (x % 4, x % -4), I64)
 add("floor division of negatives", lambda t, x: (x // 2, x // -2), I64)
-add("div rounding_mode floor", lambda t, x: t.div(x, 2, rounding_mode="floor"), F64)
+add("div rounding_mode floor", lambda t, x: t.div(x, 2, rounding_mode="floor"), F64,
+    differs=("requires_grad", "a step function passes no gradient on"))
 add("div rounding_mode trunc", lambda t, x: t.div(x, 2, rounding_mode="trunc"), F64)
 add("uint8 wraps around", lambda t, x: x - 10, U8)
 add("not of bool", lambda t, x: ~x, BOOL)
@@ -164,7 +178,8 @@ add("addcdiv", lambda t, x, y: t.addcdiv(x, x, y, value=0.5), F64, F64)
 add("lerp", lambda t, x, y: t.lerp(x, y, 0.25), F64, F32.astype(np.float64))
 add("maximum ties share the gradient", lambda t, x, y: t.maximum(x, y), F64, F64.copy())
 add("minimum ties share the gradient", lambda t, x, y: t.minimum(x, y), F64, F64.copy())
-add("maximum with NaN", lambda t, x, y: t.maximum(x, y), F64, F64 * np.nan, second=False)
+add("maximum with NaN", lambda t, x, y: t.maximum(x, y), F64, F64 * np.nan, second=False,
+    differs=("gradient of input 0", "the gradient is not counted twice"))
 add("atan2", lambda t, x, y: t.atan2(x, y), F64, F64[::-1].copy())
 add("hypot", lambda t, x, y: t.hypot(x, y), F64, F64[::-1].copy())
 add("logaddexp", lambda t, x, y: t.logaddexp(x, y), F64, F64[::-1].copy())

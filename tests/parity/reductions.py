@@ -20,6 +20,9 @@ FLAGS = np.array([[True, False, True], [True, True, True]])
 HOLES = np.array([[1.0, np.nan, 2.0], [np.inf, 3.0, -1.0]])
 TIES = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
 
+ONLY_NAN = ("gradient of input 0", "the numbers beside a NaN have a gradient of 0, not of NaN")
+TRUTH = ("dtype", "a truth value is bool, whatever it is asked of")
+
 DIMS: tuple[Any, ...] = (0, 1, 2, -1, -3, (0, 1), (0, -1), (2, 1), (0, 1, 2))
 
 for name in ("sum", "mean", "amax", "amin", "logsumexp", "var", "std", "all", "any"):
@@ -37,10 +40,12 @@ for name in ("sum", "mean", "amax", "amin", "logsumexp", "var", "std", "all", "a
         raises=None)
     add(f"{name} over another dim of nothing", lambda t, x, n=name: getattr(t, n)(x, 1), EMPTY,
         second=False)
-    add(f"{name} of special values", lambda t, x, n=name: getattr(t, n)(x, 1), HOLES, second=False)
+    add(f"{name} of special values", lambda t, x, n=name: getattr(t, n)(x, 1), HOLES, second=False,
+        differs=ONLY_NAN if name in ("amax", "amin") else None)
     add(f"{name} of integers", lambda t, x, n=name: getattr(t, n)(x, 0), INTEGERS, raises=None)
     add(f"{name} of bool", lambda t, x, n=name: getattr(t, n)(x, 0), FLAGS, raises=None)
-    add(f"{name} of bytes", lambda t, x, n=name: getattr(t, n)(x, 0), BYTES, raises=None)
+    add(f"{name} of bytes", lambda t, x, n=name: getattr(t, n)(x, 0), BYTES, raises=None,
+        differs=TRUTH if name in ("all", "any") else None)
     add(f"{name} with ties", lambda t, x, n=name: getattr(t, n)(x, 1), TIES, second=False)
 
 for name in ("sum", "mean", "prod", "max", "min", "argmax", "argmin", "var", "std", "all", "any",
@@ -49,11 +54,14 @@ for name in ("sum", "mean", "prod", "max", "min", "argmax", "argmin", "var", "st
     add(f"{name} of all as a method", lambda t, x, n=name: getattr(x, n)(), MATRIX)
     add(f"{name} of all with ties", lambda t, x, n=name: getattr(t, n)(x), TIES, second=False)
     add(f"{name} of all integers", lambda t, x, n=name: getattr(t, n)(x), INTEGERS, raises=None)
-    add(f"{name} of all bytes", lambda t, x, n=name: getattr(t, n)(x), BYTES, raises=None)
-    add(f"{name} of all bool", lambda t, x, n=name: getattr(t, n)(x), FLAGS, raises=None)
+    add(f"{name} of all bytes", lambda t, x, n=name: getattr(t, n)(x), BYTES, raises=None,
+        differs=TRUTH if name in ("all", "any") else None)
+    add(f"{name} of all bool", lambda t, x, n=name: getattr(t, n)(x), FLAGS, raises=None,
+        differs=("error", "bool counts as 0 and 1") if name in ("argmax", "argmin") else None)
     add(f"{name} of all, none there", lambda t, x, n=name: getattr(t, n)(x), EMPTY, raises=None,
         second=False)
-    add(f"{name} of all with NaN", lambda t, x, n=name: getattr(t, n)(x), HOLES, second=False)
+    add(f"{name} of all with NaN", lambda t, x, n=name: getattr(t, n)(x), HOLES, second=False,
+        grad=name != "prod", differs=ONLY_NAN if name in ("amax", "amin") else None)
 
 for name in ("max", "min"):
     for dim in (0, 1, -1, 2):

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from parity.absent import ABSENT
+
 # What a library raises when it lacks something; a row that must fail may not fail like this.
 ACCIDENTS = (AttributeError, NameError, AssertionError, KeyError, RecursionError, MemoryError)
 
@@ -51,6 +53,10 @@ class Outcome:
     gradients: list[np.ndarray | None] = field(default_factory=list)
     seconds: list[np.ndarray | None] = field(default_factory=list)
     error: Exception | None = None
+
+
+class Absent(Exception):
+    """The row needs a function of PyTorch's that `t` does not offer, as `absent.py` says."""
 
 
 class Mismatch(AssertionError):
@@ -167,7 +173,7 @@ def frozen(t: Any, value: Any) -> Any:
     """A result as plain data: (dtype, requires_grad, array) for a tensor."""
     if isinstance(value, t.Tensor):
         return dtype_name(value), value.requires_grad, to_numpy(value)
-    if isinstance(value, t.dtype):
+    if isinstance(value, np.dtype | type(t.float32)):
         return str(value).rsplit(".", 1)[-1]
     return value
 
@@ -229,6 +235,8 @@ def compare(t: Any, torch: Any, row: Row, inputs: Sequence[np.ndarray]) -> None:
     if row.raises is not None and row.raises != (theirs.error is not None):
         raise ValueError(f"the row is wrong about PyTorch: {theirs.error!r}")
     ours = run(t, row, inputs) if ours is None else ours
+    if isinstance(ours.error, AttributeError) and ours.error.name in ABSENT and ours is not theirs:
+        raise Absent(ours.error.name)
     if (ours.error is None) != (theirs.error is None):
         if ours.error is not None:
             raise Mismatch("error", f"{ours.error!r}; PyTorch raises none") from ours.error
@@ -252,6 +260,8 @@ def check(t: Any, torch: Any, row: Row) -> None:
                 for value in row.inputs
             ]
             compare(t, torch, row, single)
+    except Absent:
+        return
     except Mismatch as mismatch:
         if row.differs is None or t is torch or mismatch.what != row.differs[0]:
             raise

@@ -27,15 +27,25 @@ SMOOTH = {
 # Where the derivative at a special point is a convention, or its own derivative is not finite.
 FIRST_ONLY = {"second": False}
 
+# Functions that PyTorch refuses for bool.
+NOT_OF_BOOL = ("abs", "floor", "ceil", "round", "trunc", "relu")
+
+AT_SPECIAL = {
+    "sign": ("value", "the sign of NaN is NaN"),
+    "abs": ("gradient of input 0", "the slope of abs at NaN is NaN"),
+    "relu": ("gradient of input 0", "the slope of relu is 1 where x > 0, and NaN is not"),
+}
+
 for name, domain in SMOOTH.items():
     TABLE.add(f"{name}", lambda t, x, name=name: getattr(t, name)(x), domain)
     TABLE.add(f"{name} as a method", lambda t, x, name=name: getattr(x, name)(), domain)
     TABLE.add(f"{name} of special values", lambda t, x, name=name: getattr(t, name)(x),
-              SPECIAL, **FIRST_ONLY)
+              SPECIAL, differs=AT_SPECIAL.get(name), **FIRST_ONLY)
     TABLE.add(f"{name} of integers", lambda t, x, name=name: getattr(t, name)(x),
               np.array([3, 1, 2]), raises=None)
     TABLE.add(f"{name} of bool", lambda t, x, name=name: getattr(t, name)(x),
-              np.array([True, False]), raises=None)
+              np.array([True, False]), raises=None, differs=("error", "bool counts as 0 and 1")
+              if name in NOT_OF_BOOL else None)
     TABLE.add(f"{name} in half precision", lambda t, x, name=name: getattr(t, name)(x),
               domain.astype(np.float16), second=False)
     TABLE.add(f"{name} of nothing", lambda t, x, name=name: getattr(t, name)(x), ANY[:0])

@@ -1,0 +1,221 @@
+"""Explanations as text, for terminals of any width and for files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.types import type_of
+from .derive import BackwardStep, Derivation, ForwardStep, Place
+from .numbers import Style
+
+CODES = {"bold": "1", "dim": "2", "cyan": "36", "green": "32"}
+Paint = Callable[..., str]
+
+SYMBOLS = {
+    " @ ": "@ is the matrix product",
+    "⊙": "⊙ multiplies element by element",
+    "ᵀ": "ᵀ transposes",
+    "Σ": "Σ sums over the batch or over what was stretched",
+    "[cond]": "[a > b] is 1 where that holds, else 0",
+}
+CONDITIONS = (" > ", " < ", " ≥ ", " ≤ ", " = ", " ≠ ")
+
+
+def paint_with(colour: bool) -> Paint:
+    """A function that colours text, or leaves it as it is."""
+    def paint(text: str, *styles: str) -> str:
+        if not colour or not styles or not text:
+            return text
+        return f"\x1b[{';'.join(CODES[s] for s in styles)}m{text}\x1b[0m"
+    return paint
+
+
+def explanation_text(d: Derivation, style: Style, width: int, colour: bool) -> str:
+    """Forward and backward pass step by step, and the gradients."""
+    paint = paint_with(colour)
+    lines = []
+    if d.given:
+        lines += [paint("given", "bold"), *givens(d, style, width), ""]
+    lines += [paint("forward", "bold"), *steps(d.forward, width, paint), ""]
+    lines += [paint("backward", "bold") + paint(
+        f"   ∂{d.loss}/∂x: how much {d.loss} grows for each unit that x grows", "dim")]
+    lines += [*steps(d.backward, width, paint), ""]
+    lines += [paint("gradients", "bold"), *gradients(d, style, width)]
+    legend = symbols_used(d)
+    if legend or d.notes:
+        lines.append("")
+        lines += [paint(line, "dim") for text in (*legend, *d.notes)
+                  for line in wrapped(text, width, "  ")]
+    return "\n".join(lines)
+
+
+def symbols_used(d: Derivation) -> list[str]:
+    """One line about the notation, for the symbols that occur."""
+    text = "\n".join(step.formula for step in (*d.forward, *d.backward))
+    used = [meaning for symbol, meaning in SYMBOLS.items() if symbol in text]
+    if any(f"{c}" in part for part in text.split("[")[1:] for c in CONDITIONS
+           if "]" in part and c in part[:part.index("]")]):
+        used.append(SYMBOLS["[cond]"])
+    return [" · ".join(used)] if used else []
+
+
+def givens(d: Derivation, style: Style, width: int) -> list[str]:
+    """x = 2   w = 0.5   ..., as many on a line as fit."""
+    texts = [f"{one.name} = {'?' if one.value is None else style.array(one.value)}"
+             for one in d.given]
+    lines: list[str] = []
+    line = ""
+    for text in texts:
+        if line and len(line) + 3 + len(text) > width:
+            lines.append(line)
+            line = ""
+        line = f"{line}   {text}" if line else f"  {text}"
+    return [*lines, line]
+
+
+# ---------------------------------------------------------------- steps
+
+
+def heading(place: Place, width: int, paint: Paint) -> str:
+    """The user's line: file, number, text, module."""
+    where = f"{os.path.basename(place.file)}:{place.line}" if place.file else "unknown line"
+    text = f"  {where}  {place.source}".rstrip()
+    module = f"   in {place.module}" if place.module else ""
+    if len(text) + len(module) > width:
+        text = f"{text[:max(width - len(module) - 1, 20)].rstrip()}…"
+    return paint(text + module, "cyan")
+
+
+Row = tuple[str, str, list[str], str]      # number, name, right-hand sides, remark
+
+
+def steps(all_steps: Sequence[ForwardStep | BackwardStep], width: int, paint: Paint) -> list[str]:
+    """Steps under the user's lines, in columns as far as they fit."""
+    rows = [row(step) for step in all_steps]
+    name_width = max(len(r[1]) for r in rows)
+    columns = [column for r in rows for column in [parts_width(r)] if column]
+    lead = 6 + name_width
+    room = width - lead
+    widths = [0, 0, 0]
+    for parts in columns:
+        if sum(parts) + 3 * sum(p > 0 for p in parts) <= room:
+            widths = [max(a, b) for a, b in zip(widths, parts, strict=True)]
+    remarks = max((len(r[3]) for r in rows), default=0)
+    aligned = sum(widths) + 3 * sum(w > 0 for w in widths) <= room
+    with_remarks = aligned and lead + sum(widths) + 3 * sum(w > 0 for w in widths) + 3 \
+        + remarks <= width
+    lines: list[str] = []
+    place = None
+    for step, one in zip(all_steps, rows, strict=True):
+        if step.place != place:
+            place = step.place
+            lines.append(heading(place, width, paint))
+        lines += laid_out(one, name_width, widths if aligned else None,
+                          with_remarks, room, paint)
+    return lines
+
+
+def row(step: ForwardStep | BackwardStep) -> Row:
+    """What is printed of a step; a side that repeats the one before it is left out."""
+    sides = [step.formula]
+    if step.numbers != step.formula:
+        sides.append(step.numbers)
+    if step.result != sides[-1]:
+        sides.append(step.result)
+    name, remark = step.name, ""
+    if isinstance(step, BackwardStep):
+        if step.path:
+            name = f"{name} {step.path}"
+        if step.local is not None:
+            remark = f"{step.local.name} = {step.local.result}"
+        if not step.number and not step.terms:
+            sides, remark = [step.result], "where the chain rule starts"
+    number = str(step.number) if step.number and not getattr(step, "terms", ()) else ""
+    return number, name, sides, remark
+
+
+def parts_width(one: Row) -> list[int]:
+    """Widths of formula, numbers and result; the result stands in the last column."""
+    sides = one[2]
+    middle = [len(s) for s in sides[:-1]]
+    return [*middle, *[0] * (2 - len(middle)), len(sides[-1])]
+
+
+def laid_out(one: Row, name_width: int, widths: list[int] | None, with_remarks: bool, room: int,
+             paint: Paint) -> list[str]:
+    number, name, sides, remark = one
+    lead = f"  {number:>3} {name:<{name_width}}"
+    parts = parts_width(one)
+    fits = sum(parts) + 3 * sum(p > 0 for p in parts) <= room
+    if not fits:
+        blank = " " * len(lead)
+        return [f"{lead if i == 0 else blank} = {emphasised(side, i == len(sides) - 1, paint)}"
+                for i, side in enumerate(sides)]
+    if widths is None:
+        *middle, last = sides
+        return [f"{lead} = " + " = ".join([*middle, paint(last, "bold")])]
+    line = lead
+    middle_sides = [*sides[:-1], *[None] * (3 - len(sides))]
+    for side, wide in zip(middle_sides, widths[:2], strict=True):
+        if wide:
+            line += f" = {side:<{wide}}" if side is not None else " " * (3 + wide)
+    line += f" = {paint(sides[-1], 'bold')}"
+    if with_remarks and remark:
+        line += " " * (widths[2] - len(sides[-1]) + 3) + paint(remark, "dim")
+    return [line.rstrip()]
+
+
+def emphasised(side: str, last: bool, paint: Paint) -> str:
+    return paint(side, "bold") if last else side
+
+
+# ---------------------------------------------------------------- the table at the end
+
+
+def gradients(d: Derivation, style: Style, width: int) -> list[str]:
+    """Each leaf with its value and its gradient; big ones with their size."""
+    rows = [("", "value", "gradient")]
+    for one in d.gradients:
+        rows.append((one.name, summary(one.value, style), summary(one.gradient, style)))
+    return table(rows, width)
+
+
+def summary(value: Any, style: Style) -> str:
+    """An array in full if it is small, else its type and length."""
+    if value is None:
+        return "?"
+    if value.size <= style.elements:
+        return style.array(value)
+    norm = float(np.sqrt(np.sum(np.square(value, dtype=np.float64))))
+    return f"{type_of(value)}, norm {style.number(norm)}"
+
+
+def table(rows: Sequence[Sequence[str]], width: int, right: Sequence[int] = ()) -> list[str]:
+    """Rows in columns, the first row above a rule; columns named in `right` end flush."""
+    count = max(len(r) for r in rows)
+    widths = [max(len(r[i]) for r in rows if i < len(r)) for i in range(count)]
+    lines = []
+    for number, r in enumerate(rows):
+        cells = [f"{cell:>{widths[i]}}" if i in right else f"{cell:<{widths[i]}}"
+                 for i, cell in enumerate(r)]
+        lines.append(("  " + "   ".join(cells)).rstrip())
+        if number == 0:
+            lines.append("  " + "─" * min(sum(widths) + 3 * (count - 1), width - 2))
+    return lines
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Text cut at spaces."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        if line and len(indent) + len(line) + 1 + len(word) > width:
+            lines.append(indent + line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, indent + line] if line else lines
