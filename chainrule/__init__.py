@@ -1,18 +1,21 @@
 """chainrule: backpropagation as a product.
 
 PyTorch's surface on NumPy. `Tensor`, `.backward()` and `.grad`; `nn`, `optim` and `func`;
-`explain` shows the chain rule with your numbers.
+`explain` shows the chain rule with your numbers. Subpackages are imported when first used.
 """
 
 from __future__ import annotations
 
+import importlib as _importlib
 import warnings as _warnings
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 # Infinities and NaN are values here, as in PyTorch. NumPy's warnings about them are silenced for
 # operations of this package alone; NumPy code of the user warns as before.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"chainrule\.")
 
-from . import attach, autograd, func, rows  # noqa: E402
+from . import attach, autograd, creation, random, rows  # noqa: E402
 from .autograd import (  # noqa: E402
     enable_grad,
     inference_mode,
@@ -22,20 +25,16 @@ from .autograd import (  # noqa: E402
     set_grad_enabled,
 )
 from .core.config import settings  # noqa: E402
-from .core.types import (  # noqa: E402
-    bool_,
-    float16,
-    float32,
-    float64,
-    int32,
-    int64,
-    uint8,
-)
+from .core.types import bool_, float16, float32, float64, int32, int64, uint8  # noqa: E402
 from .creation import *  # noqa: E402,F403
 from .random import *  # noqa: E402,F403
 from .rows import *  # noqa: E402,F403
 from .surface import FUNCTIONS as _FUNCTIONS  # noqa: E402
 from .tensor import Size, Tensor  # noqa: E402
+
+if _TYPE_CHECKING:
+    from . import data, explain, func, io, nn, optim, testing, utils
+    from .io import load, save
 
 __version__ = "0.1.0"
 
@@ -43,7 +42,27 @@ globals().update(_FUNCTIONS)
 bool = bool_  # noqa: A001
 float, double, half = float32, float64, float16  # noqa: A001
 long, int = int64, int32  # noqa: A001
-inf, nan, pi, e = 1e400, 1e400 - 1e400, 3.141592653589793, 2.718281828459045
-FloatTensor = Tensor
+inf, pi, e = 1e400, 3.141592653589793, 2.718281828459045
+nan = inf - inf
 
-from . import nn, optim, utils  # noqa: E402
+_SUBPACKAGES = ("data", "explain", "func", "io", "nn", "optim", "testing", "utils")
+_FROM = {"save": "io", "load": "io", "vmap": "func"}
+
+__all__ = sorted({
+    *creation.__all__, *random.__all__, *rows.__all__, *_FUNCTIONS, *_SUBPACKAGES, *_FROM,
+    "Size", "Tensor", "autograd", "bool", "double", "e", "enable_grad", "float", "float16",
+    "float32", "float64", "half", "inf", "inference_mode", "int", "int32", "int64",
+    "is_grad_enabled", "is_inference_mode_enabled", "long", "nan", "no_grad", "pi",
+    "set_grad_enabled", "settings", "uint8"})
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _SUBPACKAGES:
+        return _importlib.import_module(f".{name}", __name__)
+    if name in _FROM:
+        return getattr(_importlib.import_module(f".{_FROM[name]}", __name__), name)
+    raise AttributeError(f"module 'chainrule' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,10 +9,10 @@ import numpy as np
 
 from . import ops, random, shaping
 from .core.bind import Value, bind
-from .core.errors import ShapeError
+from .core.errors import DtypeError, ShapeError
 from .core.primitive import TABLE
 from .core.record import is_operand
-from .core.types import type_of
+from .core.types import result_dtype, type_of
 from .indexing import fitted, get, parse, put
 from .inplace import assign
 from .rows import Methods, public_rows
@@ -36,12 +36,20 @@ def in_place(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 def add(input: Any, other: Any, *, alpha: Any = 1) -> Any:
     """input + alpha·other."""
-    return bind(TABLE["add"], input, other if alpha == 1 else other * alpha)
+    return bind(TABLE["add"], input, other if alpha == 1 else scaled(input, other, alpha))
 
 
 def sub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
     """input − alpha·other."""
-    return bind(TABLE["sub"], input, other if alpha == 1 else other * alpha)
+    return bind(TABLE["sub"], input, other if alpha == 1 else scaled(input, other, alpha))
+
+
+def scaled(input: Any, other: Any, alpha: Any) -> Any:
+    """alpha·other; whole numbers are scaled by whole numbers only."""
+    if isinstance(alpha, float) and result_dtype([input, other]).kind != "f":
+        raise DtypeError(f"alpha={alpha} with whole numbers ({type_of(input)}): the result would "
+                         "not be whole; convert first, x.float()")
+    return other * alpha
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:

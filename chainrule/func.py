@@ -72,9 +72,14 @@ def _varied(args: tuple[Any, ...], argnums: Any) -> tuple[list[Any], list[Any], 
     flat, structure = flatten([args[n] for n in numbers])
     leaves = [_float_leaf(x) for x in flat]
     replaced = list(args)
-    for n, value in zip(numbers, unflatten(structure, leaves), strict=True):
+    for n, value in zip(numbers, unflatten(structure, handles(leaves)), strict=True):
         replaced[n] = value
     return replaced, leaves, structure
+
+
+def handles(leaves: list[Any]) -> list[Any]:
+    """What the function is given: it may change these in place, not the transform's own leaves."""
+    return [new(x._value, x._node) for x in leaves]
 
 
 def _pull(outputs: list[Any], cotangents: list[Any], leaves: list[Any]) -> list[Any]:
@@ -190,7 +195,7 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     with _recording():
         flat, structure = flatten(list(primals))
         leaves = [_float_leaf(x) for x in flat]
-        result = f(*unflatten(structure, leaves))
+        result = f(*unflatten(structure, handles(leaves)))
     y, aux = result if has_aux else (result, None)
     outputs, out_structure = flatten(y)
 
@@ -224,7 +229,7 @@ def jvp(f: Function, primals: Any, tangents: Any, *, has_aux: bool = False) -> A
         for x, t in zip(leaves, directions, strict=True):
             if x.shape != t.shape:
                 raise ShapeError(f"jvp: the primal is {type_of(x)}, its tangent {type_of(t)}")
-        result = f(*unflatten(structure, leaves))
+        result = f(*unflatten(structure, handles(leaves)))
     y, aux = result if has_aux else (result, None)
     outputs, out_structure = flatten(y)
     with _recording():
@@ -309,11 +314,7 @@ def jacfwd(f: Function, argnums: Any = 0, has_aux: bool = False) -> Function:
             replaced = list(args)
             for n, value in zip(numbers, chosen, strict=True):
                 replaced[n] = value
-            result = f(*replaced, **kwargs)
-            if has_aux:
-                aux[:] = [result[1]]
-                return result[0]
-            return result
+            return f(*replaced, **kwargs)
 
         chosen = [args[n] for n in numbers]
         flat, structure = flatten(chosen)
@@ -322,8 +323,10 @@ def jacfwd(f: Function, argnums: Any = 0, has_aux: bool = False) -> Function:
         for i, x in enumerate(flat):
             def push_one(t: Any, i: int = i) -> Any:
                 ts = [t if k == i else TABLE["zeros_like"](o) for k, o in enumerate(flat)]
-                return jvp(part, tuple(unflatten(structure, flat)),
-                           tuple(unflatten(structure, ts)))[1]
+                result = jvp(part, tuple(unflatten(structure, flat)),
+                             tuple(unflatten(structure, ts)), has_aux=has_aux)
+                aux[:] = result[2:]
+                return result[1]
             columns.append(tree_map(lambda m, x=x: _split_last(m, x),
                                     vmap(push_one, out_dims=-1)(_basis(x))))
         outs = [flatten(c) for c in columns]
@@ -384,7 +387,9 @@ def vmap(f: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
                 f"vmap: the batch axes have different sizes: {sorted(sizes)}")
         size = sizes.pop()
         if chunk_size is not None and size > chunk_size:
-            return _in_chunks(batched_part, flat, dims, structure, size, chunk_size, out_dims)
+            def part(own: list[Any], count: int) -> Any:
+                return batched_part(own, dims, structure, count, kwargs)
+            return _in_chunks(part, flat, dims, size, chunk_size, out_dims)
         return batched_part(flat, dims, structure, size, kwargs)
 
     def batched_part(flat: list[Any], dims: list[Any], structure: Any, size: int,
@@ -452,8 +457,8 @@ def _with_axis(value: Any, axis: int | None, place: int, size: int) -> Any:
     return TABLE["permute"](value, order=tuple(order))
 
 
-def _in_chunks(part: Any, flat: list[Any], dims: list[Any], structure: Any, size: int,
-               chunk: int, out_dims: Any) -> Any:
+def _in_chunks(part: Any, flat: list[Any], dims: list[Any], size: int, chunk: int,
+               out_dims: Any) -> Any:
     if chunk <= 0:
         raise BatchingError(f"vmap: chunk_size must be positive, got {chunk}")
     pieces = []
@@ -461,11 +466,12 @@ def _in_chunks(part: Any, flat: list[Any], dims: list[Any], structure: Any, size
         stop = min(start + chunk, size)
         own = [x if d is None else x[(*[slice(None)] * d, slice(start, stop))]
                for x, d in zip(flat, dims, strict=True)]
-        pieces.append(flatten(part(own, dims, structure, stop - start, {})))
-    place = out_dims if isinstance(out_dims, int) else 0
+        pieces.append(flatten(part(own, stop - start)))
+    structure = pieces[0][1]
+    columns = zip(*[p[0] for p in pieces], strict=True)
     joined = [TABLE["concatenate"](*column, axis=place % column[0].ndim)
-              for column in zip(*[p[0] for p in pieces], strict=True)]
-    return unflatten(pieces[0][1], joined)
+              for column, place in zip(columns, _dims_for(out_dims, None, structure), strict=True)]
+    return unflatten(structure, joined)
 
 
 def functional_call(module: Any, parameters: Any, args: Any = (), kwargs: Any = None) -> Any:

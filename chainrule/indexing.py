@@ -54,7 +54,11 @@ def parse(x: Any, key: Any) -> tuple[tuple[Any, ...], dict[int, Any]]:
             place += 1
         else:
             count = _axes_of(item)
-            if item.dtype == np.bool_:
+            if item.dtype == np.bool_ and not item.ndim:      # a new axis with 1 place or none
+                arrays[place] = np.arange(int(item))
+                basic.append(None)
+                place += 1
+            elif item.dtype == np.bool_:
                 _check_mask(item, x, axis)
                 for column in np.nonzero(item):
                     arrays[place] = column

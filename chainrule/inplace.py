@@ -55,14 +55,11 @@ def assign(x: Any, make: Callable[[Any], Any], what: str) -> Any:
                 np.copyto(x._value, result._value)
             wrote(x._value, what)
             return x
-        old_root = new(root._value.copy(), root._node)
-        connect(x, root, old_root, result)
-    else:
-        old_root = new(root._value.copy(), root._node)
-        steps = path_to(x)
-        old = along(old_root, steps) if steps else old_root
-        result = fitting(make(old), x, what)
-        connect(x, root, old_root, result)
+    old_root = new(root._value.copy(), root._node)       # what the rules save is not overwritten
+    steps = path_to(x)
+    old = along(old_root, steps) if steps else old_root
+    result = fitting(make(old), x, what)
+    connect(x, root, old_root, result)
     np.copyto(x._value, result._value)
     wrote(x._value, what)
     refresh(root)
@@ -135,6 +132,11 @@ def put_back(x: Any, steps: list[tuple[Any, Any]], value: Any) -> Any:
         return bind(prim, part, order=tuple(int(i) for i in np.argsort(order)))
     if prim.name == "slice":
         return replaced(x, params["key"], part)
+    if prim.name == "diagonal":
+        outside = np.ones(x.shape, bool)
+        prim.eval(outside, **params)[...] = False
+        placed = bind(TABLE["undiagonal"], part, shape=tuple(x.shape), **params)
+        return bind(TABLE["keep"], x, outside) + placed
     raise InPlaceError(f"an in-place write through {prim.name} is not defined: use .clone() first")
 
 

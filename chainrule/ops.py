@@ -14,7 +14,7 @@ from .core.errors import DtypeError, ShapeError
 from .core.record import new
 from .core.types import int64, promote, result_dtype, type_of
 from .shaping import diagonal, movedim, narrow
-from .surface import FUNCTIONS, METHODS, axes_of, axis_of, method, public, row
+from .surface import FUNCTIONS, METHODS, axes_of, axis_of, method, numpy_names, public, row
 from .tensor import Tensor
 
 def as_operand(x: Any) -> Tensor:
@@ -45,16 +45,23 @@ def _summable(x: Tensor, dtype: Any) -> Tensor:
 
 
 @method
-def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """The sum over all axes, or over `dim`; whole numbers and bools sum as int64."""
+def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
+        axis: Any = None, keepdims: bool = False) -> Tensor:
+    """The sum over all axes, or over `dim`; whole numbers and bools sum as int64. NumPy's
+    `axis` and `keepdims` are taken for `dim` and `keepdim`, here and in the other reductions."""
+    if axis is not None or keepdims:
+        dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     x = _summable(input, dtype)
     axes = axes_of(dim, x.ndim, "sum")
     return kept(row("sum", x, axes=axes), x, axes, keepdim)  # type: ignore[no-any-return]
 
 
 @method
-def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
+         axis: Any = None, keepdims: bool = False) -> Tensor:
     """The arithmetic mean over all axes, or over `dim`."""
+    if axis is not None or keepdims:
+        dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     x = input if dtype is None else input.to(dtype)
     need_float(x, "mean")
     axes = axes_of(dim, x.ndim, "mean")
@@ -62,6 +69,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 
 
 @method
+@numpy_names
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *,
          dtype: Any = None) -> Tensor:
     """The product over all elements, or along `dim`; gradients are exact with zeros too."""
@@ -75,27 +83,35 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *,
 
 
 @method
+@numpy_names
 def var(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
         correction: Any = None) -> Tensor:
     """The variance, divided by n − correction (1 unless given)."""
+    return _spread("var", input, dim, unbiased, keepdim, correction)
+
+
+def _spread(name: str, input: Tensor, dim: Any, unbiased: Any, keepdim: bool,
+            correction: Any) -> Tensor:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    need_float(input, "var")
+    need_float(input, name)
     if correction is None:
         correction = 1 if unbiased is None or unbiased else 0
-    axes = axes_of(dim, input.ndim, "var")
-    y = row("var", input, axes=axes, correction=correction)
+    axes = axes_of(dim, input.ndim, name)
+    y = row(name, input, axes=axes, correction=correction)
     return kept(y, input, axes, keepdim)  # type: ignore[no-any-return]
 
 
 @method
+@numpy_names
 def std(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
         correction: Any = None) -> Tensor:
-    """The standard deviation, the square root of `var`."""
-    return var(input, dim, unbiased, keepdim, correction=correction).sqrt()
+    """The standard deviation, the square root of `var`; its derivative at 0 is taken as 0."""
+    return _spread("std", input, dim, unbiased, keepdim, correction)
 
 
 @public
+@numpy_names
 def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
              correction: Any = None) -> tuple[Tensor, Tensor]:
     """(variance, mean)."""
@@ -104,6 +120,7 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool
 
 
 @method
+@numpy_names
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """log Σ exp(x) over `dim`, stable for large |x|."""
     x = input if input.dtype.kind == "f" else input.float()
@@ -118,6 +135,7 @@ def any_zero(x: Tensor, axes: tuple[int, ...]) -> bool:
 
 
 @method
+@numpy_names
 def amax(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
     """The maximum over `dim`; ties share the gradient equally."""
     axes = axes_of(dim, input.ndim, "amax")
@@ -125,6 +143,7 @@ def amax(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 
 
 @method
+@numpy_names
 def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
     """The minimum over `dim`; ties share the gradient equally."""
     axes = axes_of(dim, input.ndim, "amin")
@@ -159,12 +178,14 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
 
 
 @method
+@numpy_names
 def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The maximum of all elements; (values, indices) along `dim`; elementwise with a tensor."""
     return _extreme("max", input, dim, keepdim)
 
 
 @method
+@numpy_names
 def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
     """The minimum of all elements; (values, indices) along `dim`; elementwise with a tensor."""
     return _extreme("min", input, dim, keepdim)
@@ -181,18 +202,21 @@ def _position(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tenso
 
 
 @method
+@numpy_names
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the maximum is (the first of ties); not differentiable."""
     return _position("argmax", input, dim, keepdim)
 
 
 @method
+@numpy_names
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the minimum is (the first of ties); not differentiable."""
     return _position("argmin", input, dim, keepdim)
 
 
 @method
+@numpy_names
 def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Is some element non-zero?"""
     axes = axes_of(dim, input.ndim, "any")
@@ -200,6 +224,7 @@ def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 
 
 @method
+@numpy_names
 def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Are all elements non-zero?"""
     axes = axes_of(dim, input.ndim, "all")
@@ -207,12 +232,14 @@ def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
 
 
 @method
+@numpy_names
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """How many elements are not zero."""
     return (input != 0).sum(dim)
 
 
 @method
+@numpy_names
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The running sum along `dim`."""
     x = _summable(input, dtype)
@@ -221,6 +248,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 
 @method
+@numpy_names
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The running product along `dim`."""
     x = _summable(input, dtype)
@@ -229,6 +257,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 
 @method
+@numpy_names
 def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The p-norm (Σ|x|^p)^(1/p); p = inf is the largest |x|. Its derivative at 0 is taken as 0."""
     need_float(input, "norm")
@@ -310,6 +339,9 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 @method
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """Matrix times vector."""
+    if input.ndim != 2 or vec.ndim != 1:
+        raise ShapeError(f"mv: a matrix and a vector, not {type_of(input)} and {type_of(vec)}; "
+                         "matmul takes other shapes")
     return matmul(input, vec)
 
 
@@ -500,11 +532,19 @@ def check_index(index: Tensor, x: Tensor, what: str) -> None:
                          "same number of axes")
 
 
+def one_dtype(what: str, x: Tensor, src: Tensor) -> None:
+    """What is written must have the dtype of the place."""
+    if src.dtype != x.dtype:
+        raise DtypeError(f"{what}: the source {type_of(src)} must have the dtype of the input "
+                         f"{type_of(x)}; write src.to(x.dtype)")
+
+
 @method
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """x with src[i][j] added at [index[i][j]][j] along dim 0, and so on."""
     axis = axis_of(dim, input.ndim, "scatter_add")
     check_index(index, input, "scatter_add")
+    one_dtype("scatter_add", input, src)
     key = tuple(slice(0, n) for n in index.shape)
     part = src if src.shape == index.shape else row("slice", src, key=key)
     added = row("scatter_add", part, index, axis=axis, size=input.shape[axis])
@@ -520,6 +560,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     axis = axis_of(dim, input.ndim, "scatter")
     check_index(index, input, "scatter")
     if isinstance(src, Tensor):
+        one_dtype("scatter", input, src)
         values = src if src.shape == index.shape else row(
             "slice", src, key=tuple(slice(0, n) for n in index.shape))
     else:
@@ -533,7 +574,10 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices of x along `dim` at the given positions."""
     axis = axis_of(dim, input.ndim, "index_select")
-    return take_axis(input, index, axis)
+    if index.ndim > 1:
+        raise ShapeError(f"index_select: the index must be a vector, not {type_of(index)}; "
+                         "x[..., index] takes other shapes")
+    return take_axis(input, index.reshape(-1), axis)
 
 
 def take_axis(x: Tensor, index: Tensor, axis: int) -> Tensor:
@@ -546,6 +590,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *,
               alpha: float = 1) -> Tensor:
     """x with the slices of source added at the given positions along `dim`."""
     axis = axis_of(dim, input.ndim, "index_add")
+    one_dtype("index_add", input, source)
     moved = movedim(source if alpha == 1 else source * alpha, axis, 0)
     shape = tuple(movedim(input, axis, 0).shape)
     return input + movedim(row("index_add", moved, index, shape=shape), 0, axis)

@@ -13,7 +13,7 @@ from .core.errors import DtypeError, ShapeError
 from .core.record import new
 from .core.types import result_dtype, type_of
 from .indexing import get
-from .surface import axes_of, axis_of, method, only_method, public, row
+from .surface import axes_of, axis_of, method, numpy_names, only_method, public, row
 from .tensor import Tensor
 
 
@@ -325,6 +325,7 @@ def _one_dtype(tensors: Sequence[Any], what: str) -> list[Tensor]:
 
 
 @public
+@numpy_names
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors joined along an existing axis."""
     items = _one_dtype(tensors, "cat")
@@ -336,6 +337,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 @public
+@numpy_names
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
     items = _one_dtype(tensors, "stack")
@@ -362,30 +364,22 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
 
 @method
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """The elements on a diagonal of two axes, which become the last axis."""
+    """The elements on a diagonal of two axes, which become the last axis; a view."""
     a, b = (axis_of(d, input.ndim, "diagonal") for d in (dim1, dim2))
     if a == b:
         raise ShapeError("diagonal: dim1 and dim2 must differ")
-    rest = [i for i in range(input.ndim) if i not in (a, b)]
-    x = row("permute", input, order=(a, b, *rest))
-    start = (builtins.max(-offset, 0), builtins.max(offset, 0))
-    n = builtins.max(builtins.min(x.shape[0] - start[0], x.shape[1] - start[1]), 0)
-    steps = np.arange(n)
-    picked = row("index", x, new(steps + start[0]), new(steps + start[1]))
-    return movedim(picked, 0, -1)
+    return row("diagonal", input, offset=int(offset), axes=(a, b))  # type: ignore[no-any-return]
 
 
 @method
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """The diagonal of a matrix, or the matrix with a vector as its diagonal."""
     if input.ndim == 2:
-        return globals()["diagonal"](input, diagonal)  # type: ignore[no-any-return]
+        return row("diagonal", input, offset=diagonal, axes=(0, 1)).clone()  # type: ignore[no-any-return]
     if input.ndim != 1:
         raise ShapeError(f"diag: a vector or a matrix, not {type_of(input)}")
     n = input.shape[0] + abs(diagonal)
-    steps = np.arange(input.shape[0])
-    return row("index_add", input, new(steps + builtins.max(-diagonal, 0)),  # type: ignore[no-any-return]
-               new(steps + builtins.max(diagonal, 0)), shape=(n, n))
+    return row("undiagonal", input, shape=(n, n), offset=diagonal, axes=(0, 1))  # type: ignore[no-any-return]
 
 
 @method

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,19 @@ def only_method(function: Function) -> Function:
     """A method of Tensor that is not a function."""
     METHODS[function.__name__] = function
     return function
+
+
+def numpy_names(function: Function) -> Function:
+    """Lets a function take NumPy's `axis` and `keepdims` for `dim` and `keepdim`."""
+    @wraps(function)
+    def renamed(*args: Any, **params: Any) -> Any:
+        if "axis" in params:
+            params["dim"] = params.pop("axis")
+        if "keepdims" in params:
+            params["keepdim"] = params.pop("keepdims")
+        return function(*args, **params)
+
+    return renamed  # type: ignore[return-value]
 
 
 def row(name: str, *xs: Any, **params: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -85,7 +86,9 @@ def _joined(data: Any) -> Any:
         return np.stack([array_from(x) for x in data])
     if isinstance(data[0], (list, tuple)) and any(_holds_tensor(x) for x in data):
         return np.stack([array_from(x) for x in data])
-    if isinstance(data[0], np.generic) and all(x.__class__ is data[0].__class__ for x in data):
+    if isinstance(data[0], (np.generic, np.ndarray)) and all(
+            isinstance(x, (np.generic, np.ndarray)) and x.dtype == data[0].dtype
+            and x.shape == data[0].shape for x in data):
         return np.array(data)
     return data
 
@@ -315,6 +318,9 @@ class Tensor(Methods, Value):
     def __format__(self, spec: str) -> str:
         if self.ndim == 0 and spec:
             return format(self.numpy_now("format()").item(), spec)
+        if spec:
+            raise ShapeError(f"the format {spec!r} is for one number, this tensor is "
+                             f"{type_of(self)}; format its elements, x.tolist(), one by one")
         return repr(self)
 
     def __len__(self) -> int:
@@ -330,8 +336,7 @@ class Tensor(Methods, Value):
     def __contains__(self, item: Any) -> bool:
         return bool((self == item).any())
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return describe(self)
@@ -519,12 +524,15 @@ def _reflected(cls: type) -> None:
         setattr(cls, f"__{name}__", binary_operator(TABLE[name]))
 
 
+_handle_key = itertools.count().__next__
+
+
 class Handle:
     """What registering a hook returns; `remove()` undoes it."""
 
     def __init__(self, hooks: dict[Any, Any], hook: Any) -> None:
         self._hooks = weakref.ref(hooks) if isinstance(hooks, _Hooks) else (lambda: hooks)
-        self._key = id(self)
+        self._key = _handle_key()
         hooks[self._key] = hook
 
     def remove(self) -> None:

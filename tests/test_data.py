@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import struct
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import chainrule as cr
 from chainrule.data import (
@@ -492,3 +495,49 @@ def test_mnist(shared_data: Path) -> None:
     assert examples.target.values[:5].tolist() == [5, 0, 4, 1, 9]
     assert examples.held_out is not None
     assert examples.held_out[0].shape == (10_000, 784)
+
+
+# --- anything at all -----------------------------------------------------------------------------
+
+CELLS = st.sampled_from(
+    ["a", "b", "1", "2.5", "", "nan", "1e400", "inf", "x y", '"', '""', "é", "?"]
+)
+TEXTS = st.lists(
+    st.lists(CELLS | st.text("ab1,;\"'\n\t ", max_size=3), max_size=4).map(",".join), max_size=6
+).map("\n".join)
+
+
+@given(content=TEXTS | st.text(max_size=40))
+def test_any_text_is_read_or_refused_in_words(
+    content: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = written(tmp_path_factory.getbasetemp(), "any.csv", content.encode("utf-8", "replace"))
+    try:
+        examples = read_examples(path)
+    except DataFileError as error:
+        message = str(error)
+    else:
+        message = "any.csv: "
+        assert np.isfinite(examples.inputs).all()
+        assert examples.inputs.shape[1] == sum(column.width for column in examples.columns)
+    assert message.startswith("any.csv: ")
+
+
+@given(
+    place=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.integers(0, 200),
+    packed=st.booleans(),
+)
+def test_damaged_arrays_are_read_or_refused_in_words(
+    place: int, byte: int, cut: int, packed: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    for name, whole in (
+        ("d-images-idx3-ubyte", gzip.compress(idx(IMAGES), mtime=0) if packed else idx(IMAGES)),
+        ("d.npz", Path(saved(folder, x=X, y=Y)).read_bytes()),
+    ):
+        damaged = bytearray(whole[: len(whole) - cut % len(whole)])
+        damaged[place % len(damaged)] = byte
+        written(folder, "d-labels-idx1-ubyte", idx(Y))
+        path = written(folder, name, bytes(damaged))
+        with contextlib.suppress(DataFileError):
+            assert len(read_examples(path).inputs) > 0

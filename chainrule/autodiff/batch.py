@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from ..core import node as clock
 from ..core.bind import state
 from ..core.errors import BatchingError
-from ..core.node import Node
+from ..core.node import Node, written_after
 from ..core.record import UNREAD, placeholder
-from ..core.types import ArrayType
+from ..core.types import ArrayType, type_of
+from .reverse import overwritten
 
 
 def by_edges(roots: Sequence[Node], earliest: int) -> list[Node]:
@@ -34,7 +38,7 @@ def replay(outputs: Sequence[Any], env: dict[Node, tuple[Any, int | None]]) -> l
         xs: list[Any] = []
         axes: list[int | None] = []
         for saved, edge in zip(node.saved, node.inputs, strict=True):
-            x, axis = env[edge] if edge in env else (saved, None)
+            x, axis = env[edge] if edge in env else (unwritten(saved, node), None)
             xs.append(x)
             axes.append(axis)
         before = state.recording
@@ -45,6 +49,16 @@ def replay(outputs: Sequence[Any], env: dict[Node, tuple[Any, int | None]]) -> l
         finally:
             state.recording = before
     return [env.get(y._node, (y, None)) if y._node is not None else (y, None) for y in outputs]
+
+
+def unwritten(x: Any, node: Node) -> Any:
+    """A value from outside the traced function, which must still be what it was when recorded."""
+    value = getattr(x, "_value", x)
+    if clock.last_write > node.seq and isinstance(value, np.ndarray):
+        write = written_after(value, node.seq)
+        if write is not None:
+            raise overwritten(node, f"operand ({type_of(value)})", write)
+    return x
 
 
 def one(node: Node, xs: list[Any], axes: list[int | None]) -> tuple[Any, int | None]:

@@ -17,7 +17,7 @@ import numpy as np
 from ..core import node as clock
 from ..core.bind import state
 from ..core.config import settings
-from ..core.errors import FreedGraphError, OverwrittenError
+from ..core.errors import FreedGraphError, OverwrittenError, ShapeError
 from ..core.node import Node, Origin, Write, here, written_after
 from ..core.primitive import TABLE
 from ..core.record import UNREAD, new
@@ -111,6 +111,7 @@ def reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None = N
             y = node.out
             if y is None:
                 y = node
+        guard = prim.selects or (guarded and node in guarded)
         i = -1
         for edge in node.inputs:
             i += 1
@@ -120,11 +121,9 @@ def reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None = N
             if pull is None:
                 continue
             gx = pull(g, y, *saved, **params) if params else pull(g, y, *saved)
-            if prim.selects:
+            if guard:
                 guarded.add(edge)
-            elif guarded and node in guarded:
-                guarded.add(edge)
-                if prim.kind == "elementwise":
+                if not prim.selects and prim.kind == "elementwise":
                     gx = TABLE["keep"](gx, TABLE["ne"](g, 0) | TABLE["isfinite"](gx))
             if edge.prim is None and live is None and edge.hooks is None:
                 before = results.get(edge)
@@ -134,13 +133,11 @@ def reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None = N
                     results[edge] = gx.copy()     # a leaf keeps its gradient: it is not shared
                 else:
                     results[edge] = gx
-                continue
-            before = bars.get(edge)
-            if before is None:
+            elif edge in bars:
+                bars[edge] = bars[edge] + gx
+            else:
                 bars[edge] = gx
                 heappush(waiting, (-edge.seq, edge))
-            else:
-                bars[edge] = before + gx
         if not retain_graph and plan is not None and plan.any:
             if freed_at is None:
                 freed_at = here()
@@ -192,6 +189,10 @@ def run_hooks(node: Node, g: Any, on_tensors: bool) -> Any:
     for hook in list(node.hooks.values()):
         answer = hook(given)
         if answer is not None:
+            if tuple(answer.shape) != tuple(given.shape):
+                raise ShapeError(
+                    f"a hook on {node.name} at {node.origin} returned {type_of(answer)} for the "
+                    f"gradient {type_of(given)}: a hook may change the numbers, not the shape")
             given = answer
     return given if on_tensors else given._value
 

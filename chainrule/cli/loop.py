@@ -183,8 +183,8 @@ def evaluate(model: Any, loss_function: Any, part: Part) -> tuple[float, Array]:
 def classes_of(outputs: Array) -> Array:
     """The class number of each row: the largest output, or the sign of a single one."""
     if outputs.shape[1] == 1:
-        return (outputs[:, 0] > 0).astype(np.int64)
-    return outputs.argmax(axis=1)
+        return np.asarray(outputs[:, 0] > 0, dtype=np.int64)
+    return np.asarray(outputs.argmax(axis=1))
 
 
 def count_right(outputs: Array, target: Array) -> int:

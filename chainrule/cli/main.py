@@ -37,13 +37,14 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"chainrule {cr.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train_parser = commands.add_parser(
-        "train", help="train a network on a data set",
+        "train", help="train a network on a data set", usage="chainrule train DATA [options]",
         description="Train a network on a data set, show how it went, and save it.",
     )
     add_train_arguments(train_parser)
     train_parser.set_defaults(run=train.run)
     predict_parser = commands.add_parser(
         "predict", help="apply a saved network to new rows",
+        usage="chainrule predict MODEL DATA [options]",
         description="Apply a saved network to new rows.",
     )
     predict.add_predict_arguments(predict_parser)

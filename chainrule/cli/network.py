@@ -64,22 +64,26 @@ def make_loss(settings: Settings, classes: int) -> Any:
 
 def make_optimizer(settings: Settings, parameters: Any) -> Any:
     """The optimiser over `parameters`; raises UsageError for momentum where there is none."""
-    decay, rate = settings.weight_decay, settings.lr
+    rate, decay, momentum = settings.lr, settings.weight_decay, settings.momentum
+    assert rate is not None
+    assert decay is not None
+    assert momentum is not None
     if settings.optimizer in {"adam", "adamw"}:
-        if settings.momentum:
+        if momentum:
             raise UsageError(
                 f"{settings.optimizer} has no --momentum: its own is built in. Use --optimizer "
                 "sgd or rmsprop."
             )
-        kind = optim.Adam if settings.optimizer == "adam" else optim.AdamW
-        return kind(parameters, lr=rate, weight_decay=decay)
-    kind = optim.SGD if settings.optimizer == "sgd" else optim.RMSprop
-    return kind(parameters, lr=rate, momentum=settings.momentum, weight_decay=decay)
+        adaptive = optim.Adam if settings.optimizer == "adam" else optim.AdamW
+        return adaptive(parameters, lr=rate, weight_decay=decay)
+    plain = optim.SGD if settings.optimizer == "sgd" else optim.RMSprop
+    return plain(parameters, lr=rate, momentum=momentum, weight_decay=decay)
 
 
 def make_schedule(settings: Settings, optimizer: Any, steps: int) -> Any:
     """The learning-rate schedule over `steps` steps, or None. It is advanced after each step."""
     schedules = optim.lr_scheduler
+    assert settings.lr is not None
     if settings.schedule == "cosine":
         return schedules.CosineAnnealingLR(optimizer, T_max=steps)
     if settings.schedule == "onecycle":

@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     for note in examples.notes:
         screen.line(screen.style(note, "dim"))
     if examples.target is not None:
-        screen.line(summary(examples, predicted))
+        trained_on = examples.fingerprint() == description.fingerprint
+        screen.line(summary(examples, predicted)
+                    + (", most of them used in training" if trained_on else ""))
     return 0
 
 

@@ -15,7 +15,7 @@ from .settings import Settings
 
 MOST_SHOWN_CLASSES = 20
 PAIRS = 8  # of confused classes, when the matrix does not fit
-LEVELS = {"healthy": "green", "look": "yellow", "unwell": "red"}
+LEVELS = {"healthy": "green", "watch": "yellow", "unwell": "red"}
 
 
 def percent(share: float) -> str:

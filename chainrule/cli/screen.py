@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -51,13 +52,18 @@ class Screen:
 FIELD = 11  # width of the names at the left
 
 
+def visible(text: str) -> int:
+    """The width of a text on the screen: colours take no room."""
+    return len(re.sub(r"\x1b\[[0-9;]*m", "", text))
+
+
 def wrap(text: str, width: int) -> list[str]:
     """Cut a text at spaces. Parts between two line breaks are wrapped on their own."""
     lines = []
     for part in text.split("\n"):
         line = ""
         for word in part.split(" "):
-            if line and len(line) + 1 + len(word) > width:
+            if line and visible(f"{line} {word}") > width:
                 lines.append(line)
                 line = word
             else:
@@ -98,14 +104,10 @@ class Bar:
         """Show `done` steps and `text`."""
         self._progress.update(self._task, completed=done, text=text)
 
-    def note(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(line, markup=False, highlight=False)
-
 
 @contextmanager
-def progress_bar(screen: Screen, total: int) -> Iterator[Bar]:
-    """A live bar that disappears at the end."""
+def progress_bar(screen: Screen, done: int, total: int) -> Iterator[Bar]:
+    """A live bar, beginning at `done` of `total`, that disappears at the end."""
     # Only here: rich takes longer to import than a small network to train.
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
@@ -118,4 +120,4 @@ def progress_bar(screen: Screen, total: int) -> Iterator[Bar]:
     # The terminal is left to the signals of the command itself: no redirection of its streams.
     with Progress(*columns, console=console, transient=True, redirect_stdout=False,
                   redirect_stderr=False) as progress:
-        yield Bar(progress, progress.add_task("", total=total, text=""))
+        yield Bar(progress, progress.add_task("", completed=done, total=total, text="starting"))

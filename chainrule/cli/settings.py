@@ -17,8 +17,11 @@ SCHEDULES = ("none", "cosine", "onecycle", "step")
 # With a schedule the rate is its peak, so it may be higher than a rate that stays.
 PEAK_RATES = {"adam": 0.01, "adamw": 0.01, "sgd": 0.1, "rmsprop": 0.003}
 STEADY_RATES = {"adam": 0.001, "adamw": 0.001, "sgd": 0.03, "rmsprop": 0.001}
-USUAL_STEPS = 1350  # when --epochs is not given: as many epochs as make this many steps,
-FEWEST_EPOCHS, MOST_EPOCHS = 10, 200  # within these bounds
+
+# When --epochs is not given: 30; more for small data, to make at least 300 steps; 10 for large.
+USUAL_EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 30, 10, 200
+FEWEST_STEPS = 300
+LARGE = 500  # steps in an epoch
 
 
 class UsageError(ChainruleError, ValueError):
@@ -50,8 +53,6 @@ class Settings:
     def for_task(self, task: str, training_rows: int) -> Settings:
         """The same with every None and 'auto' decided, for `task` and that many rows."""
         rates = STEADY_RATES if self.schedule == "none" else PEAK_RATES
-        steps = -(-training_rows // self.batch)
-        epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(USUAL_STEPS / steps)))
         momentum = self.momentum
         if momentum is None:
             momentum = 0.9 if self.optimizer == "sgd" else 0.0
@@ -68,7 +69,7 @@ class Settings:
             self, task=task, loss=loss, dropout=dropout, momentum=momentum,
             weight_decay=weight_decay,
             lr=rates[self.optimizer] if self.lr is None else self.lr,
-            epochs=epochs if self.epochs is None else self.epochs,
+            epochs=self.epochs or usual_epochs(-(-training_rows // self.batch)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -78,9 +79,18 @@ class Settings:
     @staticmethod
     def from_json(values: dict[str, Any]) -> Settings:
         """The settings that were stored in a model file."""
-        listed = {key: tuple(value) if isinstance(value, list) else value
-                  for key, value in values.items()}
+        listed: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+        }
         return Settings(**listed)
+
+
+def usual_epochs(steps: int) -> int:
+    """How many epochs to train for when nobody says, with that many steps in each."""
+    if steps >= LARGE:
+        return FEWEST_EPOCHS
+    return min(MOST_EPOCHS, max(USUAL_EPOCHS, -(-FEWEST_STEPS // steps)))
 
 
 def layer_sizes(text: str) -> tuple[int, ...]:
@@ -169,8 +179,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", metavar="ROWS", type=between(int, 1, 2**31),
                        help="rows in a step (default: 32)")
     group.add_argument("--epochs", metavar="N", type=between(int, 1, 10**6),
-                       help="passes over the data (default: as many as make about 1,350 steps, "
-                            "10 to 200)")
+                       help="passes over the data (default: 30, more for few rows, 10 for "
+                            "many)")
 
     group = parser.add_argument_group("files")
     group.add_argument("--save", metavar="FILE",

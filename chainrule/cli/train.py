@@ -224,7 +224,8 @@ def watch_and_train(this: Run, screen: Screen, quiet: bool, stopped: list[int]) 
         return
     live = screen.live
     steps = len(this.job.loader)
-    with progress_bar(screen, this.epochs * steps) if live else nullcontext() as bar:
+    done = this.progress.epoch * steps + this.progress.totals.steps
+    with progress_bar(screen, done, this.epochs * steps) if live else nullcontext() as bar:
         show_step = redraw(this, bar, screen, steps) if bar else epoch_lines(this, screen)
 
         def keep_going(progress: Progress) -> bool:

@@ -13,7 +13,9 @@ BARELY_MOVED = 0.95  # of the first loss: above it nothing was learned
 UNEVEN = 1e-3  # first weight's gradient over the last one's: below it the gradient vanished
 MANY_SILENT = 0.4  # share of a layer's units that never activate
 GAP = 0.1  # training score above held-out score (accuracy, or R²): learned by heart
-STILL_FALLING = 0.1  # share of its value that the loss lost over the last fifth of the epochs
+TURNED = 1.5  # held-out loss over its own minimum: it has been rising since
+STILL_FALLING = 0.1  # share of its value that the loss lost over the last fifth of the epochs,
+WORTH_A_LOOK = 0.05  # which matters only above this share of the first loss
 FEWEST_EPOCHS = 3
 
 
@@ -40,14 +42,14 @@ class Facts:
 class Verdict:
     """`level` says how it looks, `text` why, and what to try."""
 
-    level: Literal["healthy", "look", "unwell"]
+    level: Literal["healthy", "watch", "unwell"]
     text: str
 
 
 def judge(facts: Facts) -> Verdict:
     """The gravest finding, or that all is well with the numbers that say so."""
     if len(facts.losses) < FEWEST_EPOCHS or facts.first_loss is None:
-        return Verdict("look", f"too early to judge after {len(facts.losses)} complete epochs")
+        return Verdict("watch", f"too early to judge after {len(facts.losses)} complete epochs")
     first, last = facts.first_loss, facts.losses[-1]
     ratio = depth_ratio(facts.norms)
     if last > BARELY_MOVED * first:
@@ -71,17 +73,26 @@ def judge(facts: Facts) -> Verdict:
         )
     if facts.held_out_score is not None and facts.training_score - facts.held_out_score > GAP:
         return Verdict(
-            "look",
+            "watch",
             f"learned by heart: {facts.training_score:.3f} on the training part, "
             f"{facts.held_out_score:.3f} on held-out rows; try --dropout 0.3, --weight-decay or "
             "more rows",
         )
-    fall = recent_fall(facts.losses)
-    if fall > STILL_FALLING:
+    seen = facts.held_out_losses
+    if seen and seen[-1] > TURNED * min(seen):
+        best = seen.index(min(seen)) + 1
         return Verdict(
-            "look",
-            f"not finished: the loss still fell by {100 * fall:.0f} % over the last fifth of the "
-            "epochs; try more --epochs",
+            "watch",
+            f"past its best: the held-out loss was {min(seen):.3g} in epoch {best} and is "
+            f"{seen[-1]:.3g} now; try --epochs {best}, --dropout or --weight-decay",
+        )
+    which = "held-out loss" if seen else "loss"
+    fall = recent_fall(seen or facts.losses)
+    if fall > STILL_FALLING and (seen or facts.losses)[-1] > WORTH_A_LOOK * first:
+        return Verdict(
+            "watch",
+            f"not finished: the {which} still fell by {100 * fall:.0f} % over the last fifth of "
+            "the epochs; try more --epochs",
         )
     return Verdict("healthy", f"loss {first:.3g} → {last:.3g}" + _evidence(facts, ratio))
 

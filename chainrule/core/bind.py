@@ -14,7 +14,12 @@ from .primitive import BIND, TABLE, Primitive
 
 
 class State(threading.local):
-    """What this thread is doing. `recording`: 0 no, 1 what the rules read, 2 every value."""
+    """What this thread is doing.
+
+    recording  0 nothing, 1 what the backward rules read, 2 every value
+    scope      the chain of modules being called: (outer scope, module, place), innermost first;
+               place is the user's line as (code, offset) while only code of the package runs
+    """
 
     recording: int = 1
     inference: bool = False

@@ -96,7 +96,8 @@ def elementwise(name: str, *, eval: Callable[..., Any], partials: Any = None, pu
                 promoted: tuple[int, ...] | None = None, options: dict[str, Any] | None = None,
                 arguments: tuple[str, ...] | None = None, at: dict[Any, Any] | None = None,
                 show: Any = None, public: str = "", kinks: Any = None, selects: bool = False,
-                fast_pulls: tuple[Rule | None, ...] = (), doc: str) -> Primitive:
+                fast_pulls: tuple[Rule | None, ...] = (),
+                check: Callable[..., None] | None = None, doc: str) -> Primitive:
     """A row that acts on each element alone.
 
     Give `partials`, the derivatives dy/dx as functions of (y, *xs) or as numbers, or `pulls`, the
@@ -137,7 +138,7 @@ def elementwise(name: str, *, eval: Callable[..., Any], partials: Any = None, pu
         name, "elementwise", eval, infer, rules, jvp, batch,
         samples or draws(count, *domain, params=(options or {},)), show, at or {}, False,
         promote, promoted, options or {}, arguments or argument_names(count), public or name, None,
-        kinks, selects, fast_pulls, doc))
+        kinks, selects, fast_pulls, doc, check))
 
 
 def argument_names(count: int) -> tuple[str, ...]:

@@ -103,10 +103,23 @@ def user_frame(frame: Any) -> Any:
     return None
 
 
+def user_place(frame: Any) -> tuple[Any, int]:
+    """(code, instruction offset) of the user's line that led to `frame`."""
+    internal = _internal
+    while frame is not None:
+        code = frame.f_code
+        known = internal.get(code.co_filename)
+        if known is None:
+            known = is_internal(code.co_filename)
+        if not known:
+            return code, frame.f_lasti
+        frame = frame.f_back
+    return None, 0
+
+
 def here() -> tuple[Any, int]:
     """(code, instruction offset) of the user's line that is running now."""
-    frame = user_frame(sys._getframe(1))
-    return (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+    return user_place(sys._getframe(1))
 
 
 class Origin(NamedTuple):
@@ -146,10 +159,10 @@ def scope_path(scope: Any) -> str:
     """`encoder.0.linear` from the chain of modules whose call was running."""
     names: list[str] = []
     while scope is not None:
-        outer, module = scope
+        outer, module = scope[:2]
         if outer is not None:
             parent = outer[1]
-            own = [n for n, child in parent.named_children() if child is module]
+            own = [path for path, part in parent.named_modules() if part is module]
             names.append(own[0] if own else type(module).__name__)
         scope = outer
     return ".".join(reversed(names))

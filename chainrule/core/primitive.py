@@ -59,6 +59,7 @@ class Primitive:
     definition  composites: the same in terms of other rows
     kinks    the branch each element takes, for rows with a corner: gradcheck compares it around x
     fast_pulls  NumPy-only twins of `pulls` for eager speed, checked against them; None: no twin
+    check    (*operands before promotion): raises for operands that PyTorch refuses
     selects  does it choose elements, so that what is not chosen must get no gradient, not even NaN?
     """
 
@@ -83,6 +84,7 @@ class Primitive:
     selects: bool = False
     fast_pulls: tuple[Rule | None, ...] = ()
     doc: str = ""
+    check: Callable[..., None] | None = None
     _reads: dict[tuple[bool, ...], Reads] = field(default_factory=dict, repr=False)
 
     def __call__(self, *xs: Any, **params: Any) -> Any:

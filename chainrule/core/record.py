@@ -20,7 +20,7 @@ import numpy as np
 from .bind import Value, bind, state
 from .config import settings
 from .errors import DtypeError, ShapeError, TracedValueError
-from .node import Node, Origin, is_internal, storage_of, user_frame, _internal
+from .node import Node, Origin, storage_of, user_place
 from .primitive import TABLE, Primitive, Reads
 from .types import ArrayType, float32, float64, result_dtype, scalar_dtype, type_of
 
@@ -77,8 +77,7 @@ def node_here(prim: Primitive | None, inputs: tuple[Node | None, ...], params: d
               saved: tuple[Any, ...], out: Any, plan: Any,
               shape: tuple[int, ...], dtype: Any) -> Node:
     """A node that remembers the user's line that is running."""
-    frame = user_frame(sys._getframe(1))
-    code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
+    code, lasti = user_place(sys._getframe(1))
     return Node(prim, inputs, params, saved, out, plan, shape, dtype, code, lasti, state.scope)
 
 
@@ -154,8 +153,7 @@ def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
 def record(prim: Primitive, edges: list[Node | None], need: tuple[bool, ...], xs: tuple[Any, ...],
            values: list[Any], params: dict[str, Any], y: Any, mode: int) -> Node:
     """The node of an eager result, keeping what the rules read (or everything, if small)."""
-    frame = user_frame(sys._getframe(2))
-    code, lasti = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
+    code, lasti = user_place(sys._getframe(2))
     shape = y.shape
     if prim.kind == "elementwise":
         for i, node in enumerate(edges):
@@ -215,6 +213,12 @@ def linked_view(prim: Primitive, source: Any, params: dict[str, Any], result: An
 
 def promoted(prim: Primitive, xs: tuple[Any, ...]) -> tuple[Any, ...]:
     """The operands with one dtype, by PyTorch's rules; Python numbers stay numbers."""
+    for x in xs:
+        if isinstance(x, np.generic):          # a NumPy number counts as a Python number
+            xs = tuple([x.item() if isinstance(x, np.generic) else x for x in xs])
+            break
+    if prim.check is not None:
+        prim.check(*xs)
     chosen = prim.promoted if prim.promoted is not None else range(len(xs))
     group = [xs[i] for i in chosen]
     dtype = result_dtype(group)
@@ -285,7 +289,9 @@ def trace(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     out = prim.infer(*[type_of(x) if hasattr(x, "shape") else None for x in xs], **params)
     edges = tuple([x._node if isinstance(x, Value) else None for x in xs])  # type: ignore[attr-defined]
     plan = None if state.recording else UNREAD
-    return new(None, node_here(prim, edges, params, xs, None, plan, out.shape, out.dtype))
+    # handles of their own: the user's may get another node by an in-place operation
+    saved = tuple([new(x._value, x._node) if isinstance(x, Value) else x for x in xs])  # type: ignore[attr-defined]
+    return new(None, node_here(prim, edges, params, saved, None, plan, out.shape, out.dtype))
 
 
 def stretched(x: Any, shape: tuple[int, ...]) -> Any:
@@ -330,7 +336,6 @@ def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, An
     plan_of = plans_of(prim, 2)
     both, first, second = (True, True), (True, False), (False, True)
     getframe = sys._getframe
-    internal = _internal
 
     def infix(self: Any, other: Any) -> Any:
         x = self._value
@@ -378,19 +383,8 @@ def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, An
                 extra(result).inference = True
             return result
         shape = y.shape
-        frame = getframe(1)
-        while frame is not None:
-            name = frame.f_code.co_filename
-            known = internal.get(name)
-            if known is None:
-                known = is_internal(name)
-            if not known:
-                break
-            frame = frame.f_back
-        if frame is not None:
-            code, lasti = frame.f_code, frame.f_lasti
-        else:
-            code, lasti = None, 0
+        scope = state.scope
+        code, lasti = (scope and scope[2]) or user_place(getframe(1))
         need = both
         if n is None:
             need = second
@@ -412,7 +406,7 @@ def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, An
         if need is not both and kind is Tensor and (self._extra or other._extra) is not None:
             check_inference(prim, plan, self, other, swapped)
         result._node = Node(prim, (n, m), NO_PARAMS, saved, out, plan, shape, dtype,
-                            code, lasti, state.scope)
+                            code, lasti, scope)
         return result
 
     def bind_pair(self: Any, other: Any) -> Any:
@@ -439,7 +433,6 @@ def unary_function(prim: Primitive) -> Callable[[Any], Any]:
     pull = prim.pulls[0]
     promotes = prim.promote
     getframe = sys._getframe
-    internal = _internal
 
     def function(x: Any) -> Any:
         nonlocal reads
@@ -463,19 +456,8 @@ def unary_function(prim: Primitive) -> Callable[[Any], Any]:
             if state.inference:
                 extra(result).inference = True
             return result
-        frame = getframe(1)
-        while frame is not None:
-            name = frame.f_code.co_filename
-            known = internal.get(name)
-            if known is None:
-                known = is_internal(name)
-            if not known:
-                break
-            frame = frame.f_back
-        if frame is not None:
-            code, lasti = frame.f_code, frame.f_lasti
-        else:
-            code, lasti = None, 0
+        scope = state.scope
+        code, lasti = (scope and scope[2]) or user_place(getframe(1))
         if reads is None:
             reads = prim.reads((True,))
         if y.size <= settings.keep_small or mode == 2:
@@ -484,7 +466,7 @@ def unary_function(prim: Primitive) -> Callable[[Any], Any]:
             saved = value if reads.inputs[0] == 2 else n
             out = y if reads.output == 2 else None
         result._node = Node(prim, (n,), NO_PARAMS, (saved,), out, reads, y.shape, dtype,
-                            code, lasti, state.scope)
+                            code, lasti, scope)
         return result
 
     function.__name__ = prim.name
@@ -496,14 +478,14 @@ def direct_function(prim: Primitive) -> Callable[..., Any]:
     evaluate = prim.eval
     known = prim._reads
     getframe = sys._getframe
-    internal = _internal
 
-    def function(*xs: Any, **params: Any) -> Any:
+    def function(a: Any, b: Any, c: Any = None, /, **params: Any) -> Any:
+        xs = (a, b) if c is None else (a, b, c)
         if params:
             return bind(prim, *xs, **params)
         try:
-            values = [x._value for x in xs]
-            edges = [x._node for x in xs]
+            edges = (a._node, b._node) if c is None else (a._node, b._node, c._node)
+            values = [a._value, b._value] if c is None else [a._value, b._value, c._value]
         except AttributeError:                    # an array or a number among them
             return bind(prim, *xs)
         try:
@@ -520,16 +502,14 @@ def direct_function(prim: Primitive) -> Callable[..., Any]:
         result._grad = None
         result._extra = None
         mode = state.recording
-        count = len(edges)
-        if not mode or edges.count(None) == count or y.dtype.kind != "f":
+        if c is None:
+            need: tuple[bool, ...] = (edges[0] is not None, edges[1] is not None)
+        else:
+            need = (edges[0] is not None, edges[1] is not None, edges[2] is not None)
+        if not mode or True not in need:
             if state.inference:
                 extra(result).inference = True
             return result
-        if count == 3:
-            a, b, c = edges
-            need: tuple[bool, ...] = (a is not None, b is not None, c is not None)
-        else:
-            need = tuple([edge is not None for edge in edges])
         plan = known.get(need)
         if plan is None:
             plan = prim.reads(need)
@@ -540,21 +520,10 @@ def direct_function(prim: Primitive) -> Callable[..., Any]:
                 values[i] = stub if stub is not None else type_of(values[i])
             if plan.output != 2:
                 out = None
-        frame = getframe(1)
-        while frame is not None:
-            name = frame.f_code.co_filename
-            inside = internal.get(name)
-            if inside is None:
-                inside = is_internal(name)
-            if not inside:
-                break
-            frame = frame.f_back
-        if frame is not None:
-            code, lasti = frame.f_code, frame.f_lasti
-        else:
-            code, lasti = None, 0
-        result._node = Node(prim, tuple(edges), NO_PARAMS, tuple(values), out, plan, y.shape,
-                            y.dtype, code, lasti, state.scope)
+        scope = state.scope
+        code, lasti = (scope and scope[2]) or user_place(getframe(1))
+        result._node = Node(prim, edges, NO_PARAMS, tuple(values), out, plan, y.shape, y.dtype,
+                            code, lasti, scope)
         return result
 
     return function

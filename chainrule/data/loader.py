@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from chainrule.creation import from_numpy, tensor
-from chainrule.shaping import stack
 from chainrule.random import Generator, randperm
+from chainrule.shaping import stack
 from chainrule.tensor import Tensor
 
 from .dataset import Indices
@@ -59,8 +59,8 @@ class DataLoader:
                 "A data set needs __len__ and __getitem__; for two tensors write "
                 "TensorDataset(x, y)."
             )
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ValueError(f"DataLoader: batch_size is {batch_size!r}, it must be 1 or more.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"DataLoader: batch_size is {batch_size}, it must be 1 or more.")
         if sampler is not None and shuffle:
             raise ValueError("DataLoader: a sampler fixes the order, so leave out shuffle=True.")
         if batch_sampler is not None and (

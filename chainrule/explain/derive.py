@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..autodiff.reverse import reachable
-from ..autograd import seed
-from ..core.bind import bind
-from ..core.errors import FreedGraphError, OverwrittenError
-from ..core.node import Node, Origin, written_after
-from ..core.primitive import TABLE
-from ..core.record import UNREAD, refuse_number
-from ..core.types import ArrayType, type_of
-from ..prims.show import Shown, same
+from chainrule.autodiff.reverse import reachable
+from chainrule.autograd import seed
+from chainrule.core.bind import bind
+from chainrule.core.errors import FreedGraphError, OverwrittenError
+from chainrule.core.node import Node, Origin, written_after
+from chainrule.core.primitive import TABLE
+from chainrule.core.record import UNREAD, refuse_number
+from chainrule.core.types import ArrayType, type_of
+from chainrule.prims.show import Shown, same
+
 from .naming import Names
 from .numbers import Style, rounded, strength_of
 from .symbol import GRADIENT, Sym, evaluated, written
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The user's line, and the module that was running there."""
 
     file: str
@@ -166,7 +166,7 @@ class _Walk:
                 and self.uses[node] == 1 and node not in self.names.of_node)
 
     def _put_name_on_result(self, node: Node) -> None:
-        """A product of vectors ends in a reshape: the product itself gets the name, and its shape."""
+        """A product of vectors ends in a reshape: the product itself gets its name and shape."""
         if node.name != "reshape" or node in self.hidden:
             return
         between = [node]
@@ -197,12 +197,13 @@ class _Walk:
     # ------------------------------------------------------------ forward
 
     def run(self, start: Any) -> Derivation:
-        forward = []
-        given = []
+        forward: list[ForwardStep] = []
+        given: list[Given] = []
         for node in self.order:
             if node in self.hidden:
                 if self.style.by_hand is not None:
                     xs = self._operands(node)
+                    assert node.prim is not None
                     self.values[node] = evaluated(node.prim, xs, node.params, self.style)[0]
                 continue
             if node.prim is None or node.plan is UNREAD:
@@ -217,12 +218,13 @@ class _Walk:
 
     def _forward(self, node: Node, number: int) -> ForwardStep:
         xs = self._operands(node)
-        names, numbers = written(node.prim, xs, node.params, self.style)  # type: ignore[arg-type]
+        assert node.prim is not None
+        names, numbers = written(node.prim, xs, node.params, self.style)
         value = self.values.get(node)
         if value is None or self.style.by_hand is not None:
-            value = evaluated(node.prim, xs, node.params, self.style)[0]  # type: ignore[arg-type]
+            value = evaluated(node.prim, xs, node.params, self.style)[0]
             self.values[node] = value
-        if node.prim.show is same:  # type: ignore[union-attr]
+        if node.prim.show is same:
             form = f"{node.name}({{}})"
             names, numbers = (form.format(names[0]), 9), (form.format(numbers[0]), 9)
         name = self.names.of_node.get(node)
@@ -303,7 +305,7 @@ class _Walk:
             if terms is None:
                 continue
             name = f"∂{loss}/∂{self.texts[node]}"
-            value = terms[0].value
+            value: Any = terms[0].value
             for term in terms[1:]:
                 value = value + term.value
                 if self.style.by_hand is not None:
@@ -366,7 +368,8 @@ class _Walk:
                     local = None if edge.shape != () else local
                 (inner,) = edges_of(edge)
                 shape = Sym(("", 9), None, self.style, type=inner.type)
-                term = edge.prim.pulls[0](term, edge, shape, **edge.params)  # type: ignore[union-attr]
+                back: Any = edge.prim.pulls[0] if edge.prim is not None else None
+                term = back(term, edge, shape, **edge.params)
                 if edge in guarded:
                     guarded.add(inner)
                 edge = inner
@@ -394,10 +397,11 @@ class _Walk:
         return notes
 
 
-def guarded_term(term: Sym, g: Sym) -> Sym:
+def guarded_term(term: Any, g: Any) -> Any:
     """As in reverse: a zero that a selection sent back stays zero, even times infinity."""
     safe = bind(TABLE["keep"], term, bind(TABLE["ne"], g, 0))
-    return term if np.array_equal(safe.value, term.value) else safe
+    unchanged: Any = np.equal(safe.value, term.value)
+    return term if np.all(unchanged) else safe
 
 
 # ---------------------------------------------------------------- what the tape kept

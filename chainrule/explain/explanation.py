@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from ..core.node import user_frame
+from chainrule.core.node import user_frame
+
 from .derive import BackwardStep, Derivation, ForwardStep, Gradient, derive
 from .naming import scope_of
 from .numbers import Style

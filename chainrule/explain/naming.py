@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import SettingError
-from ..core.node import Node, storage_of
-from ..nn.module import Module
-from ..prims.show import same
-from ..tensor import Tensor
+from chainrule.core.errors import SettingError
+from chainrule.core.node import Node, storage_of
+from chainrule.nn.module import Module
+from chainrule.prims.show import same
+from chainrule.tensor import Tensor
 
 SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 MOST_ITEMS = 64          # longer lists of a caller's variables are not searched
@@ -49,7 +49,7 @@ class Names:
             self._constants.append((value, name))
 
     def constant(self, value: Any) -> tuple[str | None, Any]:
-        """The name of the variable that shows this memory, reshaped or transposed, and its array."""
+        """The name of the variable with this memory, reshaped or transposed, and its array."""
         for known, name in self._constants:
             if known is value:
                 return name, known

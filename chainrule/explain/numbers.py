@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.types import type_of
+from chainrule.core.types import type_of
+
+CLOSE = 4            # so many units in the last place are no difference: 0.30000000000000004 is 0.3
 
 
 class Style(NamedTuple):
@@ -58,8 +60,8 @@ def _real(value: Any, precision: int | None) -> str:
     if precision is None:
         return _exponent(str(value if isinstance(value, np.floating) else number))
     short = f"{number:.{precision}g}"
-    kind = type(value) if isinstance(value, np.floating) else float
-    if kind(float(short)) == value:
+    kind = type(value) if isinstance(value, np.floating) else np.float64
+    if abs(float(short) - number) <= CLOSE * float(np.finfo(kind).eps) * abs(number):
         return _exponent(short)
     kept, _, power = f"{number:#.{precision}g}".partition("e")
     kept = kept.rstrip(".")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..core.types import type_of
+from chainrule.core.types import type_of
+
 from .derive import BackwardStep, Derivation, ForwardStep, Place
 from .numbers import Style
 
@@ -20,9 +22,8 @@ SYMBOLS = {
     "⊙": "⊙ multiplies element by element",
     "ᵀ": "ᵀ transposes",
     "Σ": "Σ sums over the batch or over what was stretched",
-    "[cond]": "[a > b] is 1 where that holds, else 0",
 }
-CONDITIONS = (" > ", " < ", " ≥ ", " ≤ ", " = ", " ≠ ")
+CONDITION = re.compile(r"\[[^\[\]]* [<>≤≥=≠] ")
 
 
 def paint_with(colour: bool) -> Paint:
@@ -55,11 +56,10 @@ def explanation_text(d: Derivation, style: Style, width: int, colour: bool) -> s
 
 def symbols_used(d: Derivation) -> list[str]:
     """One line about the notation, for the symbols that occur."""
-    text = "\n".join(step.formula for step in (*d.forward, *d.backward))
+    text = "\n".join([s.formula for s in d.forward] + [s.formula for s in d.backward])
     used = [meaning for symbol, meaning in SYMBOLS.items() if symbol in text]
-    if any(f"{c}" in part for part in text.split("[")[1:] for c in CONDITIONS
-           if "]" in part and c in part[:part.index("]")]):
-        used.append(SYMBOLS["[cond]"])
+    if CONDITION.search(text):
+        used.append("[a > b] is 1 where that holds, else 0")
     return [" · ".join(used)] if used else []
 
 
@@ -80,10 +80,11 @@ def givens(d: Derivation, style: Style, width: int) -> list[str]:
 # ---------------------------------------------------------------- steps
 
 
-def heading(place: Place, width: int, paint: Paint) -> str:
+def heading(place: Place, before: Place | None, width: int, paint: Paint) -> str:
     """The user's line: file, number, text, module."""
     where = f"{os.path.basename(place.file)}:{place.line}" if place.file else "unknown line"
-    text = f"  {where}  {place.source}".rstrip()
+    again = before is not None and place[:2] == before[:2] and place.module
+    text = f"  {where}  {'⋯' if again else place.source}".rstrip()
     module = f"   in {place.module}" if place.module else ""
     if len(text) + len(module) > width:
         text = f"{text[:max(width - len(module) - 1, 20)].rstrip()}…"
@@ -109,11 +110,11 @@ def steps(all_steps: Sequence[ForwardStep | BackwardStep], width: int, paint: Pa
     with_remarks = aligned and lead + sum(widths) + 3 * sum(w > 0 for w in widths) + 3 \
         + remarks <= width
     lines: list[str] = []
-    place = None
+    place: Place | None = None
     for step, one in zip(all_steps, rows, strict=True):
         if step.place != place:
+            lines.append(heading(step.place, place, width, paint))
             place = step.place
-            lines.append(heading(place, width, paint))
         lines += laid_out(one, name_width, widths if aligned else None,
                           with_remarks, room, paint)
     return lines
@@ -178,10 +179,9 @@ def emphasised(side: str, last: bool, paint: Paint) -> str:
 
 def gradients(d: Derivation, style: Style, width: int) -> list[str]:
     """Each leaf with its value and its gradient; big ones with their size."""
-    rows = [("", "value", "gradient")]
-    for one in d.gradients:
-        rows.append((one.name, summary(one.value, style), summary(one.gradient, style)))
-    return table(rows, width)
+    return table([("", "value", "gradient"),
+                  *[(one.name, summary(one.value, style), summary(one.gradient, style))
+                    for one in d.gradients]], width)
 
 
 def summary(value: Any, style: Style) -> str:
@@ -195,16 +195,37 @@ def summary(value: Any, style: Style) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], width: int, right: Sequence[int] = ()) -> list[str]:
-    """Rows in columns, the first row above a rule; columns named in `right` end flush."""
+    """Rows in columns, the first row above a rule; columns named in `right` end flush.
+
+    Where the columns do not fit, each row becomes a few lines with the headings in front.
+    """
     count = max(len(r) for r in rows)
     widths = [max(len(r[i]) for r in rows if i < len(r)) for i in range(count)]
+    whole = sum(widths) + 3 * (count - 1)
+    if whole + 2 > width:
+        return stacked(rows, width)
     lines = []
     for number, r in enumerate(rows):
         cells = [f"{cell:>{widths[i]}}" if i in right else f"{cell:<{widths[i]}}"
                  for i, cell in enumerate(r)]
         lines.append(("  " + "   ".join(cells)).rstrip())
         if number == 0:
-            lines.append("  " + "─" * min(sum(widths) + 3 * (count - 1), width - 2))
+            lines.append("  " + "─" * whole)
+    return lines
+
+
+def stacked(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Each row as lines `heading  cell` under its first cell."""
+    heads, *others = rows
+    wide = max(len(head) for head in heads[1:])
+    lines = []
+    for r in others:
+        lines.append(f"  {r[0]}")
+        for head, cell in zip(heads[1:], r[1:], strict=True):
+            lead = f"    {head:<{wide}}  "
+            first, *more = wrapped(cell, max(width - len(lead), 20)) or [""]
+            lines.append(lead + first)
+            lines += [" " * len(lead) + line for line in more]
     return lines
 
 

@@ -11,16 +11,18 @@ from typing import Any, final
 
 import numpy as np
 
-from ..core.bind import Value
-from ..core.primitive import Primitive
-from ..core.types import ArrayType, type_of
-from ..prims import show
-from ..prims.show import Shown
+from chainrule.core.bind import Value
+from chainrule.core.primitive import Primitive
+from chainrule.core.types import ArrayType, type_of
+from chainrule.prims import show
+from chainrule.prims.show import Shown
+
 from .numbers import Style, rounded, strength_of
 
 GRADIENT = 4         # how strongly ∂L/∂w binds: stays whole in a product, gets brackets before ᵀ
 
 # Where arrays are multiplied element by element, the field writes ⊙ rather than ·
+FACTORS = ("mul", "keep", "div")        # where a factor 1 is not written
 BETWEEN_ARRAYS = {"mul": show.infix(" ⊙ ", 2), "keep": show.infix(" ⊙ ", 2)}
 
 
@@ -47,11 +49,11 @@ class Sym(Value):
         self.numbers = numbers
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         return self.type.shape
 
     @property
-    def dtype(self) -> Any:  # type: ignore[override]
+    def dtype(self) -> Any:
         return self.type.dtype
 
     @property
@@ -64,9 +66,9 @@ class Sym(Value):
         value, kind = evaluated(prim, xs, params, self.style)
         if prim.name == "sum" and not params["axes"] and isinstance(xs[0], Sym):
             return xs[0]
-        names, numbers = written(prim, xs, params, self.style)
-        if kind.dtype.kind == "b" and value is not None:       # of a condition, the answer
-            numbers = None
+        names, formula = written(prim, xs, params, self.style)
+        answer = kind.dtype.kind == "b" and value is not None
+        numbers = None if answer else formula          # of a condition, 1 or 0
         unit = prim.name in ("reshape", "broadcast") and xs[0].unit
         return Sym(names, value, self.style, numbers=numbers, type=kind, unit=unit)
 
@@ -93,12 +95,13 @@ def inferred(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Ar
 def written(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any],
             style: Style) -> tuple[Shown, Shown]:
     """The row on the operands, once with names and once with numbers."""
-    if prim.name in BETWEEN_ARRAYS:
-        for one, other in (xs, xs[::-1]):
-            if isinstance(one, Sym) and one.unit and isinstance(other, Sym):
+    if prim.name in FACTORS:
+        for one, other in (xs[::-1], xs) if prim.name != "div" else (xs[::-1],):
+            neutral = one.unit if isinstance(one, Sym) else type(one) in (int, float) and one == 1
+            if neutral and isinstance(other, Sym):
                 return other.names, other.numbers
     form = form_of(prim, xs)
-    if form is SQUARE:
+    if form is squared:
         xs = xs[:1]
     names, numbers = [], []
     for x in xs:
@@ -112,7 +115,7 @@ def written(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any],
     return form(*names, **params), form(*numbers, **params)
 
 
-def SQUARE(a: Shown, **_: Any) -> Shown:  # noqa: N802
+def squared(a: Shown, **_: Any) -> Shown:
     """A product of one thing with itself."""
     return f"{show.bracket(*a, 9)}²", 4
 
@@ -120,7 +123,7 @@ def SQUARE(a: Shown, **_: Any) -> Shown:  # noqa: N802
 def form_of(prim: Primitive, xs: tuple[Any, ...]) -> Callable[..., Shown]:
     """How this application is written."""
     if prim.name == "mul" and xs[0] is xs[1]:
-        return SQUARE
+        return squared
     if prim.name in BETWEEN_ARRAYS and all(len(getattr(x, "shape", ())) for x in xs):
         return BETWEEN_ARRAYS[prim.name]
     if prim.show is not None:

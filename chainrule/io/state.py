@@ -66,7 +66,7 @@ def save(
         )
     tensors: dict[str, npt.NDArray[Any]] = {}
     tree = _flatten(state, (), tensors)
-    notes = dict(metadata or {})
+    notes: dict[Any, Any] = dict(metadata or {})
     for key, value in notes.items():
         if not isinstance(key, str) or not isinstance(value, str) or key == TREE:
             raise TypeError(

@@ -110,9 +110,10 @@ class Sequential(_ModuleSequence):
     def forward(self, input: Any) -> Any:
         # As `module(input)`, without the cost of a call where nothing hooks into it.
         scope = recording.scope
+        place = None if scope is None else scope[2]
         for module in self._modules.values():
-            if module._plain:  # type: ignore[union-attr]
-                recording.scope = (scope, module)
+            if module._plain and module._ours:  # type: ignore[union-attr]
+                recording.scope = (scope, module, place)
                 input = module.forward(input)  # type: ignore[union-attr]
             else:
                 recording.scope = scope

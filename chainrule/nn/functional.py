@@ -305,6 +305,13 @@ def _batched(name: str, input: Tensor) -> tuple[Tensor, bool]:
     return (input, True) if rank == 4 else (input.unsqueeze(0), False)
 
 
+def _check_padding(name: str, kernel_size: Pair, padding: Pair) -> None:
+    for size, edge in zip(pair(kernel_size), pair(padding), strict=True):
+        if edge > size // 2:
+            raise SettingError(f"{name}: padding={padding!r} may be at most half of "
+                               f"kernel_size={kernel_size!r}")
+
+
 def max_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
                dilation: Pair = 1, ceil_mode: bool = False,
                return_indices: bool = False) -> Tensor:
@@ -314,10 +321,7 @@ def max_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, pad
     kernel, spread = pair(kernel_size, "kernel_size"), pair(dilation, "dilation")
     steps = kernel if stride is None else pair(stride, "stride")
     around = pair(padding, "padding")
-    for size, edge in zip(kernel, around, strict=True):
-        if edge > size // 2:
-            raise SettingError(f"max_pool2d: padding={padding!r} may be at most half of "
-                               f"kernel_size={kernel_size!r}")
+    _check_padding("max_pool2d", kernel_size, padding)
     x, batched = _batched("max_pool2d", input)
     extra = _ceil_extra(x.shape[2:], kernel, steps, around, spread) if ceil_mode else (0, 0)
     x = _framed(x, (around[0], around[0] + extra[0]), (around[1], around[1] + extra[1]),
@@ -334,6 +338,7 @@ def avg_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, pad
     """The mean of each window of (N, C, H, W) or (C, H, W); stride is the window's size."""
     kernel, around = pair(kernel_size, "kernel_size"), pair(padding, "padding")
     steps = kernel if stride is None else pair(stride, "stride")
+    _check_padding("avg_pool2d", kernel_size, padding)
     x, batched = _batched("avg_pool2d", input)
     area = kernel[0] * kernel[1]
     sizes = tuple(x.shape[2:])
@@ -486,7 +491,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
             pass
     _check_smoothing(label_smoothing)
     axis = _class_axis("cross_entropy", input, target)
-    logs = rows.log_softmax(input, axis=axis)
+    logs = ops.log_softmax(input, axis)
     if not label_smoothing:
         return nll_loss(logs, target, weight, ignore_index=ignore_index, reduction=reduction)
     losses, weights = _picked("cross_entropy", logs, target, weight, ignore_index, axis)
@@ -516,7 +521,7 @@ def _cross_entropy_of_probabilities(input: Tensor, target: Tensor, weight: Tenso
     classes = input.shape[axis]
     if label_smoothing:
         target = target * (1 - label_smoothing) + label_smoothing / classes
-    logs = rows.log_softmax(input, axis=axis)
+    logs = ops.log_softmax(input, axis)
     if weight is not None:
         logs = logs * _along(weight, axis, len(input.shape))
     losses = -(logs * target).sum(dim=axis)
@@ -586,24 +591,8 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
             "binary_cross_entropy needs probabilities between 0 and 1, and got values from "
             f"{array.min():g} to {array.max():g}: put a sigmoid before it, or give the scores to "
             "binary_cross_entropy_with_logits, which is stable")
-    losses = _bce(input, target)
+    losses = rows.bce(input, target)
     return reduced(losses if weight is None else losses * weight, reduction)
-
-
-def _bce(p: Tensor, target: Tensor) -> Tensor:
-    """The losses; where p(1−p) < 10⁻¹², the slope (p − y)·10¹² stands for the infinite one."""
-    saturated = p * (1 - p) < 1e-12
-    inside = ops.where(saturated, 0.5, p)
-    losses = -(target * rows.log(inside) + (1 - target) * rows.log1p(-inside))
-    array = p._value
-    if isinstance(array, np.ndarray) and not saturated._value.any():
-        return losses
-    with no_grad():
-        fixed = p.detach()
-        least = -(target * rows.log(fixed).clamp(min=-100.0)
-                  + (1 - target) * rows.log1p(-fixed).clamp(min=-100.0))
-        slope = (fixed - target) * 1e12
-    return ops.where(saturated, least + (p - fixed) * slope, losses)
 
 
 def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,

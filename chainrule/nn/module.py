@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
@@ -10,7 +11,7 @@ import numpy as np
 
 from chainrule.core.bind import state as recording
 from chainrule.core.errors import ChainruleError, SettingError
-from chainrule.core.node import wrote
+from chainrule.core.node import PACKAGE, user_frame, wrote
 from chainrule.tensor import Tensor
 from chainrule.tree import register as register_tree
 
@@ -63,6 +64,7 @@ class Module:
     """
 
     training: bool
+    _ours = False           # is `forward` code of this package, so that no line of it is the user's?
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -81,6 +83,10 @@ class Module:
             _non_persistent_buffers_set=set(), _forward_hooks={}, _forward_pre_hooks={},
             _backward_hooks={}, _backward_pre_hooks={}, _plain=False, _shapes=None, _searched=0)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._ours = getattr(cls.forward, "__module__", "").startswith(f"{PACKAGE}.")
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Computes the output; every subclass defines it."""
         raise NotImplementedError(
@@ -89,7 +95,14 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # `_plain` is true once the shapes are known and while there are no hooks.
         outer = recording.scope
-        recording.scope = (outer, self)
+        if self._ours:
+            place = None if outer is None else outer[2]
+            if place is None:
+                frame = user_frame(sys._getframe(1))
+                place = None if frame is None else (frame.f_code, frame.f_lasti)
+        else:
+            place = None
+        recording.scope = (outer, self, place)
         try:
             if self._plain:
                 return self.forward(*args, **kwargs)
@@ -102,6 +115,7 @@ class Module:
             self._warn_of_hidden(1)
         if (self._forward_hooks or self._forward_pre_hooks or self._backward_hooks
                 or self._backward_pre_hooks):
+            recording.scope = (outer, self, None)
             result = call_with_hooks(self, args, kwargs)
             plain = False
         else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from chainrule.core.bind import state as recording
 from chainrule.core.errors import ShapeError
+from chainrule.core.node import scope_path
 from chainrule.tensor import Tensor
 
 from .display import type_text
@@ -13,16 +14,10 @@ from .display import type_text
 
 def path_of(module: Any) -> str:
     """`encoder.0` for the module whose call is running, '' if it is the outermost or not known."""
-    names: list[str] = []
     scope = recording.scope
     while scope is not None and scope[1] is not module:
         scope = scope[0]
-    while scope is not None and scope[0] is not None:
-        outer, child = scope
-        found = [path for path, part in outer[1].named_modules() if part is child]
-        names.append(found[0] if found else type(child).__name__)
-        scope = outer
-    return ".".join(reversed(names))
+    return scope_path(scope)
 
 
 def described(module: Any) -> str:

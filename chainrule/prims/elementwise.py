@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import DtypeError
 from ..core.kinds import draws, elementwise, linear
-from ..core.types import ArrayType
+from ..core.types import ArrayType, type_of
 from . import show, special
 
 inf = math.inf
@@ -45,9 +46,17 @@ cast = linear("cast", eval=lambda x, dtype: x.astype(dtype),
 
 # ---------------------------------------------------------------- arithmetic
 
+def _refuse_bool(a: Any, b: Any) -> None:
+    for x in (a, b):
+        if isinstance(x, bool) or getattr(x, "dtype", None) == np.bool_:
+            raise DtypeError(f"a − b with a bool ({x if isinstance(x, bool) else type_of(x)}): "
+                             "subtraction of truth values has no one meaning. Write ~x for "
+                             "1 − x, a ^ b for a difference, or x.float()")
+
+
 add = elementwise("add", eval=np.add, partials=(1, 1), show=show.infix(" + ", 1),
     doc="a + b.")
-sub = elementwise("sub", eval=np.subtract, partials=(1, -1),
+sub = elementwise("sub", eval=np.subtract, partials=(1, -1), check=_refuse_bool,
     show=show.infix(" − ", 1, associative=False), doc="a − b.")
 mul = elementwise("mul", eval=np.multiply, partials=(lambda y, a, b: b, lambda y, a, b: a),
     show=show.infix("·", 2), doc="a · b.")
@@ -94,17 +103,26 @@ def _pow_base(g: Any, y: Any, a: Any, b: Any) -> Any:
 
 def _pow_exponent(g: Any, y: Any, a: Any, b: Any) -> Any:
     if isinstance(a, (int, float)):
-        return g * (y * (math.log(a) if a > 0 else -inf if a == 0 else math.nan))
-    return where(eq(y, 0), zeros_like(g), g * (y * log(a)))
+        if a == 0:
+            return where(b >= 0, zeros_like(g), g * (y * -inf))
+        return g * (y * (math.log(a) if a > 0 else math.nan))
+    return where(eq(a, 0) & (b >= 0), zeros_like(g), g * (y * log(a)))
 
 
 def _pow_samples(rng: Any) -> Any:
     base = [((rng.uniform(0.5, 2, s), rng.uniform(-2, 2, s)), {}) for s in ((), (3,), (2, 3))]
     return [*base, ((rng.uniform(0.5, 2, 3), 2), {}), ((rng.uniform(0.5, 2, 3), 3.5), {}),
-            ((1.5, rng.uniform(0.5, 2, 3)), {})]
+            ((1.5, rng.uniform(0.5, 2, 3)), {}), ((0.0, rng.uniform(0.5, 2, 3)), {})]
 
 
-pow_ = elementwise("pow", promote="number", eval=_pow_eval, pulls=(_pow_base, _pow_exponent), samples=_pow_samples,
+def _refuse_fraction(a: Any, b: Any) -> None:
+    if type(b) is int and b < 0 and getattr(a, "dtype", np.dtype(float)).kind in "iub":
+        raise DtypeError(f"{type_of(a)} to the power {b}: the result is not a whole number; "
+                         "convert first, x.float()")
+
+
+pow_ = elementwise("pow", promote="number", eval=_pow_eval, check=_refuse_fraction,
+    pulls=(_pow_base, _pow_exponent), samples=_pow_samples,
     show=show.power, doc="a to the power b.")
 
 
@@ -199,7 +217,8 @@ clamp = elementwise("clamp", eval=_clamp, options={"min": None, "max": None},
 
 # ---------------------------------------------------------------- steps: derivative zero
 
-sign = elementwise("sign", eval=np.sign, partials=0, at={0.0: 0.0, -inf: -1.0},
+sign = elementwise("sign", partials=0,
+    eval=lambda x: np.copy(x) if x.dtype.kind == "b" else np.sign(x), at={0.0: 0.0, -inf: -1.0},
     domain=(0.1, 2.0), doc="−1, 0 or 1; derivative 0.")
 floor = elementwise("floor", eval=np.floor, partials=0, domain=(0.1, 0.9),
     at={0.0: 0.0, -0.5: -1.0}, show=lambda a: (f"⌊{a[0]}⌋", 9),
@@ -330,6 +349,23 @@ bce_with_logits = elementwise("bce_with_logits", promote="float", domain=(0.1, 0
     eval=lambda x, y: _stable_bce(x, y), arguments=("input", "target"), public="_bce_with_logits",
     pulls=(lambda g, y, x, target: g * (sigmoid(x) - target), lambda g, y, x, target: g * -x),
     doc="−(t·log σ(x) + (1 − t)·log(1 − σ(x))), stable for large |x|.")
+
+
+def _bce(x: Any, target: Any) -> Any:
+    return -(target * np.maximum(np.log(x), -100) + (1 - target) * np.maximum(np.log1p(-x), -100))
+
+
+def _bce_input(g: Any, y: Any, x: Any, target: Any) -> Any:
+    return g * ((x - target) / clamp(x * (1 - x), min=1e-12, max=None))
+
+
+def _bce_target(g: Any, y: Any, x: Any, target: Any) -> Any:
+    return g * (clamp(log1p(-x), min=-100.0, max=None) - clamp(log(x), min=-100.0, max=None))
+
+
+bce = elementwise("bce", promote="float", domain=(0.1, 0.9), eval=_bce,
+    pulls=(_bce_input, _bce_target), arguments=("input", "target"), public="_bce",
+    doc="−(t·log x + (1 − t)·log(1 − x)), the logarithms at least −100 and the slope at most 10¹².")
 
 
 def _stable_bce(x: Any, target: Any) -> Any:

@@ -35,9 +35,15 @@ def _mean(x: Any, axes: tuple[int, ...]) -> Any:
     return sum_(x, axes=axes) / n if n else sum_(x, axes=axes) + float("nan")
 
 
-mean = composite("mean", definition=_mean, public="",
-    eval=lambda x, axes: np.divide(np.add.reduce(x, axes, dtype=x.dtype) if axes else x,
-                                   x.dtype.type(count(x.shape, axes))),
+def _mean_eval(x: Any, axes: tuple[int, ...]) -> Any:
+    dtype = x.dtype
+    if dtype.itemsize == 2:                    # a sum of float16 would overflow at 65504
+        return np.add.reduce(x, axes, dtype="f4").__truediv__(count(x.shape, axes)).astype(dtype)
+    total = np.add.reduce(x, axes, dtype=dtype) if axes else x
+    return np.divide(total, dtype.type(count(x.shape, axes)))
+
+
+mean = composite("mean", definition=_mean, public="", eval=_mean_eval,
     infer=sum_type, pulls=(lambda g, y, x, axes: unsum(g / count(x.shape, axes), x, axes),),
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (0,)}),
                          ((rng.normal(size=(2, 3)),), {"axes": (0, 1)})],
@@ -55,14 +61,16 @@ def _divisor(x: Any, axes: tuple[int, ...], correction: float) -> float:
 def _var(x: Any, axes: tuple[int, ...], correction: float) -> Any:
     c = _centred(x, axes)
     n = _divisor(x, axes, correction)
-    total = sum_(c * c, axes=axes)
-    return total / n if n else total * float("nan")
+    return sum_(c * c, axes=axes) / n
 
 
 def _var_pull(g: Any, y: Any, x: Any, axes: tuple[int, ...], correction: float) -> Any:
-    n = _divisor(x, axes, correction)
-    scale = 2 / n if n else float("nan")
-    return unsum(g, x, axes) * (_centred(x, axes) * scale)
+    return unsum(g, x, axes) * (_centred(x, axes) * (2 * _inverse(x, axes, correction)))
+
+
+def _inverse(x: Any, axes: tuple[int, ...], correction: float) -> float:
+    n = count(x.shape, axes) - correction
+    return 1 / n if n else float("inf")
 
 
 var = composite("var", definition=_var, pulls=(_var_pull,), public="",
@@ -72,6 +80,27 @@ var = composite("var", definition=_var, pulls=(_var_pull,), public="",
                          ((rng.normal(size=(2, 3)),), {"axes": (0, 1), "correction": 0})],
     show=lambda a, axes, correction: (f"var({a[0]})", 9),
     doc="The mean squared distance from the mean, divided by n − correction.")
+
+
+def _std(x: Any, axes: tuple[int, ...], correction: float) -> Any:
+    v = var(x, axes=axes, correction=correction)
+    still = eq(v, 0)
+    return where(still, zeros_like(v), sqrt(where(still, zeros_like(v) + 1.0, v)))
+
+
+def _std_pull(g: Any, y: Any, x: Any, axes: tuple[int, ...], correction: float) -> Any:
+    still = eq(y, 0)
+    slope = where(still, zeros_like(y), g / where(still, zeros_like(y) + 1.0, y))
+    return unsum(slope, x, axes) * (_centred(x, axes) * _inverse(x, axes, correction))
+
+
+std = composite("std", definition=_std, pulls=(_std_pull,), public="",
+    infer=lambda a, axes, correction: sum_type(a, axes),
+    eval=lambda x, axes, correction: np.sqrt(np.asarray(_var(x, axes, correction), x.dtype)),
+    samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (1,), "correction": 1}),
+                         ((rng.normal(size=(2, 3)),), {"axes": (0, 1), "correction": 0})],
+    show=lambda a, axes, correction: (f"std({a[0]})", 9),
+    doc="The square root of the variance; its derivative where it is 0 is taken as 0.")
 
 
 def _safe_top(x: Any, axes: tuple[int, ...]) -> Any:
@@ -116,7 +145,7 @@ def along_rows(rng: Any) -> Any:
 
 
 softmax = composite("softmax", definition=_softmax, eval=softmax_eval, pulls=(_softmax_pull,),
-    infer=lambda a, axis: a, samples=along_rows, public="_softmax", options={"axis": -1},
+    infer=lambda a, axis: a, samples=along_rows,
     show=lambda a, axis: (f"softmax({a[0]})", 9), doc="exp(x)/Σ exp(x) along an axis.")
 
 
@@ -129,7 +158,7 @@ def _log_softmax_eval(x: Any, axis: int) -> Any:
 log_softmax = composite("log_softmax", eval=_log_softmax_eval, infer=lambda a, axis: a,
     definition=lambda x, axis: x - unsum(logsumexp(x, axes=(axis,)), x, (axis,)),
     pulls=(lambda g, y, x, axis: g - exp(y) * unsum(sum_(g, axes=(axis,)), y, (axis,)),),
-    samples=along_rows, public="_log_softmax", options={"axis": -1},
+    samples=along_rows,
     show=lambda a, axis: (f"log softmax({a[0]})", 9), doc="log(exp(x)/Σ exp(x)) along an axis.")
 
 # ---------------------------------------------------------------- linear
@@ -256,6 +285,8 @@ def _cross_entropy(x: Any, t: Any) -> Any:
 
 
 def _cross_entropy_eval(x: Any, t: Any) -> Any:
+    if t.shape != x.shape[:1] or t.dtype.kind not in "iu":
+        raise ValueError("shapes or dtypes do not fit")
     check_range("cross_entropy", t, x.shape[1], 1)
     shifted_ = x - np.maximum.reduce(x, 1, keepdims=True)
     own = shifted_[np.arange(x.shape[0]), t]

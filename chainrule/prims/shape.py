@@ -145,7 +145,13 @@ def slice_type(a: ArrayType, key: Key) -> ArrayType:
     return ArrayType(np.broadcast_to(np.empty(()), a.shape)[key].shape, a.dtype)
 
 
-slice_ = linear("slice", eval=lambda x, key: x[key], view=True, infer=slice_type,
+def _slice(x: Any, key: Key) -> Any:
+    """x[key], a view in every case: with whole numbers alone NumPy would give a copied number."""
+    y = x[key]
+    return y if type(y) is np.ndarray else x[(*key, ...)]
+
+
+slice_ = linear("slice", eval=_slice, view=True, infer=slice_type,
     transpose=lambda g, x, key: place(g, shape=tuple(x.shape), key=key),
     batch=lambda xs, ax, key: (slice_(moved(xs[0], ax[0] or 0), key=(slice(None), *key)), 0),
     samples=lambda rng: [((rng.normal(size=(4, 5)),), {"key": (slice(1, 3), slice(None, None, 2))}),
@@ -184,6 +190,53 @@ place = linear("place", eval=_place, batch=_place_batch,
                          ((rng.normal(size=5),), {"shape": (4, 5), "key": (2,)})],
     show=lambda a, shape, key: (f"{show.bracket(*a, 9)} at [{key_text(key)}]", 1),
     doc="Zeros of the given shape with x at [key]; zero padding is a case of it.")
+
+# ---------------------------------------------------------------- diagonals
+
+
+def _diagonal(x: Any, offset: int, axes: tuple[int, int]) -> Any:
+    y = np.diagonal(x, offset, *axes)
+    y.flags.writeable = x.flags.writeable      # NumPy gives a view that is read-only
+    return y
+
+
+def diagonal_type(a: ArrayType, offset: int, axes: tuple[int, int]) -> ArrayType:
+    """The other axes, then the diagonal of the two."""
+    height, width = (a.shape[i] for i in axes)
+    length = min(height + min(offset, 0), width - max(offset, 0))
+    rest = tuple(n for i, n in enumerate(a.shape) if i not in axes)
+    return ArrayType((*rest, max(length, 0)), a.dtype)
+
+
+def _undiagonal(x: Any, shape: tuple[int, ...], offset: int, axes: tuple[int, int]) -> Any:
+    y = np.zeros(shape, x.dtype)
+    _diagonal(y, offset, axes)[...] = x
+    return y
+
+
+def _ahead(axes: tuple[int, int]) -> tuple[int, int]:
+    return axes[0] + 1, axes[1] + 1
+
+
+diagonal = linear("diagonal", eval=_diagonal, view=True, infer=diagonal_type,
+    transpose=lambda g, x, offset, axes: undiagonal(g, shape=tuple(x.shape), offset=offset,
+                                                    axes=axes),
+    batch=lambda xs, ax, offset, axes: (
+        diagonal(moved(xs[0], ax[0] or 0), offset=offset, axes=_ahead(axes)), 0),
+    samples=lambda rng: [((rng.normal(size=(3, 4)),), {"offset": 1, "axes": (0, 1)}),
+                         ((rng.normal(size=(3, 2, 4)),), {"offset": -1, "axes": (2, 0)})],
+    doc="The elements on a diagonal of two axes, as the last axis.")
+undiagonal = linear("undiagonal", eval=_undiagonal,
+    infer=lambda a, shape, offset, axes: ArrayType(tuple(shape), a.dtype),
+    transpose=lambda g, x, shape, offset, axes: diagonal(g, offset=offset, axes=axes),
+    batch=lambda xs, ax, shape, offset, axes: (
+        undiagonal(moved(xs[0], ax[0] or 0), shape=(xs[0].shape[ax[0] or 0], *shape),
+                   offset=offset, axes=_ahead(axes)), 0),
+    samples=lambda rng: [((rng.normal(size=3),),
+                          {"shape": (3, 4), "offset": 1, "axes": (0, 1)}),
+                         ((rng.normal(size=(2, 3)),),
+                          {"shape": (3, 2, 4), "offset": -1, "axes": (2, 0)})],
+    doc="Zeros of the given shape with x on a diagonal of two axes.")
 
 # ---------------------------------------------------------------- joining
 

@@ -51,6 +51,8 @@ def matrix() -> None:
                 options["differs"] = None
                 if one == other == "bool" and symbol in ("**", "//", "%"):
                     options["differs"] = ("error", "PyTorch has no kernel for two bools")
+                if one in FLOATS and other == "bool" and symbol == "**":
+                    options["differs"] = ("error", "PyTorch's derivative computes mask - 1")
                 call = lambda t, x, y, apply=apply: apply(x, y)
                 TABLE.add(f"{one} {symbol} {other}", call, a, b, **options)
                 TABLE.add(f"{one} {symbol} 0-d {other}", call, a, b[0], **options)
