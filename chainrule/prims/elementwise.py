@@ -227,6 +227,8 @@ ceil = elementwise("ceil", eval=np.ceil, partials=0, domain=(0.1, 0.9), at={0.5:
     show=lambda a: (f"⌈{a[0]}⌉", 9), doc="The smallest integer not below x; derivative 0.")
 trunc = elementwise("trunc", eval=np.trunc, partials=0, domain=(0.1, 0.9), at={-1.5: -1.0},
     doc="x without its fraction; derivative 0.")
+frac = elementwise("frac", eval=lambda x: np.subtract(x, np.trunc(x)), partials=1,
+    domain=(0.1, 0.9), at={-1.5: -0.5}, doc="The fraction of x, with the sign of x; derivative 1.")
 round_ = elementwise("round", promote="number", eval=lambda x, decimals: np.round(x, decimals), partials=0,
     options={"decimals": 0}, domain=(0.1, 0.4), at={0.5: 0.0, 1.5: 2.0, 2.5: 2.0},
     doc="The nearest integer (or multiple of 10^−decimals), halves to even; derivative 0.")
@@ -255,7 +257,35 @@ log10 = elementwise("log10", eval=np.log10, pulls=lambda g, y, x: g / (x * LOG10
 log1p = elementwise("log1p", eval=np.log1p, pulls=lambda g, y, x: g / (1 + x), promote="float",
     domain=(-0.5, 2.0), at={0.0: 0.0, -1.0: -inf}, doc="log(1 + x), accurate near 0.")
 
+logaddexp = elementwise("logaddexp", eval=np.logaddexp, promote="float",
+    pulls=(lambda g, y, a, b: g / (1 + exp(b - a)), lambda g, y, a, b: g / (1 + exp(a - b))),
+    doc="log(exp(a) + exp(b)), stable for large |a| and |b|.")
+logit = elementwise("logit", eval=lambda x: np.log(x / (1 - x)), promote="float",
+    pulls=lambda g, y, x: g / (x * (1 - x)), domain=(0.1, 0.9), public="_logit",
+    at={0.5: 0.0, 1.0: inf, 0.0: -inf}, doc="log(x/(1 − x)), the inverse of the sigmoid.")
+
 # ---------------------------------------------------------------- trigonometric and hyperbolic
+
+hypot = elementwise("hypot", eval=np.hypot, domain=(0.5, 2.0),
+    pulls=(lambda g, y, a, b: g * (a / y), lambda g, y, a, b: g * (b / y)),
+    doc="√(a² + b²) without overflow on the way.")
+deg2rad = elementwise("deg2rad", eval=lambda x: x * _like(x, math.pi / 180), promote="float",
+    partials=math.pi / 180, at={180.0: math.pi}, doc="Degrees as radians, x·π/180.")
+rad2deg = elementwise("rad2deg", eval=lambda x: x * _like(x, 180 / math.pi), promote="float",
+    partials=180 / math.pi, at={math.pi: 180.0}, doc="Radians as degrees, x·180/π.")
+sinc = elementwise("sinc", eval=np.sinc, promote="float", at={0.0: 1.0},
+    pulls=lambda g, y, x: where(eq(x, 0), zeros_like(g), g * _sinc_slope(y, x)),
+    doc="sin(πx)/(πx), and 1 at 0.")
+
+
+def _sinc_slope(y: Any, x: Any) -> Any:
+    return (cos(x * math.pi) - y) / where(eq(x, 0), zeros_like(x) + 1, x)
+
+
+def _like(x: Any, number: float) -> Any:
+    return x.dtype.type(number)
+
+
 
 sin = elementwise("sin", eval=np.sin, partials=lambda y, x: cos(x), promote="float",
     at={0.0: 0.0}, doc="The sine, x in radians.")
@@ -345,6 +375,11 @@ gelu = elementwise("gelu", promote="float", eval=_gelu, pulls=_gelu_pull,
     options={"approximate": "none"}, at={0.0: 0.0},
     samples=draws(1, -2.0, 2.0, ({"approximate": "none"}, {"approximate": "tanh"})),
     doc="x·Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016).")
+hardtanh = elementwise("hardtanh", options={"min_val": -1.0, "max_val": 1.0},
+    eval=lambda x, min_val, max_val: _clamp(x, min_val, max_val).astype(x.dtype, copy=False),
+    pulls=lambda g, y, x, min_val, max_val: keep(g, (x > min_val) & (x < max_val)),
+    at={0.5: 0.5, 3.0: 1.0, -inf: -1.0}, kinks=lambda x, min_val, max_val: _inside(x, min_val, max_val),
+    public="_hardtanh", doc="x limited to [min_val, max_val]; derivative 0 at the limits.")
 bce_with_logits = elementwise("bce_with_logits", promote="float", domain=(0.1, 0.9),
     eval=lambda x, y: _stable_bce(x, y), arguments=("input", "target"), public="_bce_with_logits",
     pulls=(lambda g, y, x, target: g * (sigmoid(x) - target), lambda g, y, x, target: g * -x),
@@ -393,6 +428,8 @@ isnan = elementwise("isnan", eval=np.isnan, partials=None, result="bool", promot
     doc="Is x NaN?")
 isinf = elementwise("isinf", eval=np.isinf, partials=None, result="bool", promote="",
     doc="Is x +∞ or −∞?")
+signbit = elementwise("signbit", eval=np.signbit, partials=None, result="bool", promote="",
+    doc="Is the sign bit set? True for −0 too.")
 isfinite = elementwise("isfinite", eval=np.isfinite, partials=None, result="bool",
     promote="", doc="Is x neither infinite nor NaN?")
 logical_and = elementwise("logical_and", eval=np.logical_and, partials=(None, None), result="bool",

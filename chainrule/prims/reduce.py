@@ -11,7 +11,7 @@ from ..core.errors import ShapeError
 from ..core.kinds import composite, general, moved
 from ..core.types import ArrayType, bool_, int64
 from . import show
-from .elementwise import eq, where, zeros_like
+from .elementwise import eq, logaddexp, where, zeros_like
 from .shape import sum_type, concatenate, shifted, slice_, sum_, unsum
 
 Axes = Sequence[int | None]
@@ -70,6 +70,26 @@ def _positions(name: str, eval: Any, word: str) -> Any:
 
 argmax = _positions("argmax", lambda x, axis: np.argmax(x, axis), "maximum")
 argmin = _positions("argmin", lambda x, axis: np.argmin(x, axis), "minimum")
+
+
+def _latest(name: str, accumulate: Any, word: str) -> Any:
+    """Where the running extreme was last attained; a NaN stays the extreme."""
+    def eval(x: Any, axis: int) -> Any:
+        hit = (x == accumulate(x, axis)) | (x != x)
+        place = np.arange(x.shape[axis]).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        return np.maximum.accumulate(np.where(hit, place, 0), axis)
+
+    row = general(name, eval=eval, infer=lambda a, axis: ArrayType(a.shape, int64), pulls=(None,),
+        jvp=None, public="",
+        batch=lambda xs, ax, axis: (row(moved(xs[0], ax[0] or 0), axis=axis + 1), 0),
+        samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
+                             ((rng.normal(size=(4, 2)),), {"axis": 0})],
+        doc=f"Where the running {word} was last attained; not differentiable.")
+    return row
+
+
+cumargmax = _latest("cumargmax", np.maximum.accumulate, "maximum")
+cumargmin = _latest("cumargmin", np.minimum.accumulate, "minimum")
 
 
 def _argsort(x: Any, axis: int, descending: bool) -> Any:
@@ -139,19 +159,28 @@ prod = composite("prod", definition=_prod, public="_prod", options={"axis": 0},
     show=lambda a, axis: (f"Π{show.bracket(*a, 3)}", 2), doc="The product along an axis.")
 
 
-def _cumprod(x: Any, axis: int) -> Any:
-    """Each element times the one 1, 2, 4 ... places before it."""
-    n, shift = x.shape[axis], 1
-    while shift < n:
-        ones = zeros_like(_padded(x, axis, 0, shift)) + 1
-        x = x * concatenate(ones, _padded(x, axis, 0, n - shift), axis=axis)
-        shift *= 2
-    return x
+def _scan(join: Any, empty: float) -> Any:
+    """The definition of a running operation: each element joined with the one 1, 2, 4 ... before."""
+    def definition(x: Any, axis: int) -> Any:
+        n, shift = x.shape[axis], 1
+        while shift < n:
+            edge = zeros_like(_padded(x, axis, 0, shift)) + empty
+            x = join(x, concatenate(edge, _padded(x, axis, 0, n - shift), axis=axis))
+            shift *= 2
+        return x
+    return definition
 
 
-cumprod = composite("cumprod", definition=_cumprod, public="_cumprod", options={"axis": 0},
+cumprod = composite("cumprod", definition=_scan(lambda a, b: a * b, 1), public="_cumprod", options={"axis": 0},
     eval=lambda x, axis: np.multiply.accumulate(x, axis, dtype=x.dtype),
     infer=lambda a, axis: a,
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
                          ((rng.normal(size=(5, 2)),), {"axis": 0})],
     doc="The running product along an axis.")
+logcumsumexp = composite("logcumsumexp", definition=_scan(logaddexp, -np.inf),
+    public="_logcumsumexp", options={"axis": 0},
+    eval=lambda x, axis: np.logaddexp.accumulate(x, axis, dtype=x.dtype),
+    infer=lambda a, axis: a,
+    samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
+                         ((rng.normal(size=(5, 2)),), {"axis": 0})],
+    doc="log of the running sum of exp(x) along an axis, stable.")
