@@ -39,9 +39,9 @@ if _TYPE_CHECKING:
 __version__ = "0.1.0"
 
 globals().update(_FUNCTIONS)
-bool = bool_  # noqa: A001
-float, double, half = float32, float64, float16  # noqa: A001
-long, int = int64, int32  # noqa: A001
+bool = bool_
+float, double, half = float32, float64, float16
+long, int = int64, int32
 inf, pi, e = 1e400, 3.141592653589793, 2.718281828459045
 nan = inf - inf
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import ops, random, shaping
+from . import arithmetic, comparison, creation, ops, random, shaping, statistics, writing
 from .core.bind import Value, bind
 from .core.errors import DtypeError, ShapeError
 from .core.primitive import TABLE
@@ -22,7 +22,8 @@ from .tensor import Tensor
 ALIASES = {"concat": "cat", "concatenate": "cat", "swapaxes": "transpose", "swapdims": "transpose",
            "moveaxis": "movedim", "clip": "clamp", "true_divide": "div", "divide": "div"}
 IN_PLACE = ("clamp", "masked_fill", "scatter", "scatter_add", "index_add", "cumsum", "addmm",
-            "tril", "triu")
+            "tril", "triu", "clamp_min", "clamp_max", "addcmul", "addcdiv", "lerp", "nan_to_num",
+           "logit", "index_fill", "index_copy", "index_put", "masked_scatter", "addmv", "baddbmm")
 
 
 def in_place(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -61,7 +62,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     if rounding_mode != "trunc":
         raise ShapeError(f"div: rounding_mode {rounding_mode!r}; write None, 'trunc' or 'floor'")
     quotient = bind(TABLE["trunc"], bind(TABLE["div"], input, other))
-    whole = all(not hasattr(x, "dtype") and isinstance(x, int) or x.dtype.kind in "iu"
+    whole = all((not hasattr(x, "dtype") and isinstance(x, int)) or x.dtype.kind in "iu"
                 for x in (input, other))
     return quotient.long() if whole else quotient
 
@@ -185,3 +186,4 @@ def complete() -> None:
 
 
 complete()
+assert all((arithmetic, comparison, creation, statistics, writing))     # imported for their methods

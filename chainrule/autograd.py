@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -59,7 +59,7 @@ class _Mode:
         return wrapped
 
 
-class no_grad(_Mode):  # noqa: N801
+class no_grad(_Mode):
     """Nothing is recorded inside; results do not require a gradient.
 
     >>> import chainrule as cr
@@ -72,13 +72,13 @@ class no_grad(_Mode):  # noqa: N801
     recording = 0
 
 
-class enable_grad(_Mode):  # noqa: N801
+class enable_grad(_Mode):
     """Recording is on inside, also within `no_grad`."""
 
     recording = 1
 
 
-class inference_mode(_Mode):  # noqa: N801
+class inference_mode(_Mode):
     """`no_grad` whose results must never take part in a recorded operation."""
 
     recording = 0
@@ -89,7 +89,7 @@ class inference_mode(_Mode):  # noqa: N801
             self.recording, self.inference = 1, False
 
 
-class set_grad_enabled(_Mode):  # noqa: N801
+class set_grad_enabled(_Mode):
     """Recording on or off, at once and until the end of a `with` block if used as one."""
 
     def __init__(self, mode: bool) -> None:

@@ -11,9 +11,10 @@ from .core.errors import DtypeError, ShapeError
 from .core.record import new
 from .core.types import as_dtype, int64
 from .random import shape_of
+from .surface import only_method
 from .tensor import Tensor, array_from
 
-__all__ = ["arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
+__all__ = ["arange", "as_tensor", "asarray", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
            "get_default_dtype", "is_tensor", "linspace", "logspace", "ones", "ones_like",
            "set_default_dtype", "tensor", "zeros", "zeros_like"]
 
@@ -48,6 +49,9 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
         raise DtypeError(f"from_numpy wants a NumPy array, got {type(array).__name__}; "
                          "cr.tensor(data) takes anything")
     return _made(array_from(array, copy=False), False)
+
+
+asarray = as_tensor
 
 
 def is_tensor(x: Any) -> bool:
@@ -110,6 +114,44 @@ def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None,
     """One number repeated in the shape and dtype of `input`."""
     shape, chosen = _like(input, dtype)
     return full(shape, fill_value, dtype=chosen, requires_grad=requires_grad)
+
+
+@only_method
+def new_zeros(input: Tensor, *size: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of the given sizes, in the dtype of this tensor."""
+    return zeros(*size, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+@only_method
+def new_ones(input: Tensor, *size: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of the given sizes, in the dtype of this tensor."""
+    return ones(*size, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+@only_method
+def new_empty(input: Tensor, *size: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Memory of the given sizes, its numbers undefined, in the dtype of this tensor."""
+    return empty(*size, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+@only_method
+def new_full(input: Tensor, size: Any, fill_value: Any, *, dtype: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """One number repeated, in the dtype of this tensor."""
+    return full(size, fill_value, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+@only_method
+def new_tensor(input: Tensor, data: Any, *, dtype: Any = None,
+               requires_grad: bool = False) -> Tensor:
+    """A copy of `data` in the dtype of this tensor."""
+    return tensor(data, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+@only_method
+def type_as(input: Tensor, other: Tensor) -> Tensor:
+    """The tensor in the dtype of another."""
+    return input.to(other.dtype)
 
 
 def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None,

@@ -28,7 +28,7 @@ __all__ = ["functional_call", "grad", "grad_and_value", "hessian", "hvp", "jacfw
 Function = Callable[..., Any]
 
 
-class _recording:  # noqa: N801
+class _recording:
     """Recording on while a transformed function runs, whatever is set outside."""
 
     def __enter__(self) -> None:

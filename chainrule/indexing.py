@@ -132,7 +132,7 @@ def _check_mask(mask: Any, x: Any, axis: int) -> None:
 
 def basic_step(x: Any, key: tuple[Any, ...]) -> Any:
     """The view x[key], or x itself if the key keeps everything."""
-    if all(isinstance(k, slice) and k.step == 1 and k.start == 0 and k.stop == n
+    if all((isinstance(k, slice) and k.step == 1 and k.start == 0 and k.stop == n)
            or k == slice(None) for k, n in zip(key, x.shape, strict=False)) and len(key) == x.ndim:
         return x
     return bind(TABLE["slice"], x, key=key)

@@ -17,6 +17,7 @@ from .shaping import diagonal, movedim, narrow
 from .surface import FUNCTIONS, METHODS, axes_of, axis_of, method, numpy_names, public, row
 from .tensor import Tensor
 
+
 def as_operand(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else new(np.asarray(x) if hasattr(x, "dtype") else np.asarray(
         x, result_dtype([x])))

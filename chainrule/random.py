@@ -19,9 +19,23 @@ from .core.types import as_dtype, int64
 from .prims.random import bits, words
 from .tensor import Tensor
 
-__all__ = ["Generator", "bernoulli", "default_generator", "initial_seed", "manual_seed", "normal",
-           "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "seed",
-           "get_rng_state", "set_rng_state"]
+__all__ = [
+    "Generator",
+    "bernoulli",
+    "default_generator",
+    "get_rng_state",
+    "initial_seed",
+    "manual_seed",
+    "normal",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "randperm",
+    "seed",
+    "set_rng_state",
+]
 
 
 class Generator:

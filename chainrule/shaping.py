@@ -260,6 +260,97 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 
 
 @method
+def fliplr(input: Tensor) -> Tensor:
+    """The columns in reversed order."""
+    return flip(input, 1)
+
+
+@method
+def flipud(input: Tensor) -> Tensor:
+    """The rows in reversed order."""
+    return flip(input, 0)
+
+
+@method
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """Turned by k quarters in the plane of two axes, from the first to the second."""
+    first, second = (axis_of(d, input.ndim, "rot90") for d in dims)
+    if first == second:
+        raise ShapeError("rot90: the two axes must differ")
+    if k % 4 == 2:
+        return flip(input, first, second)
+    if k % 2:
+        turned = transpose(input, first, second)
+        return flip(turned, first if k % 4 == 1 else second)
+    return input.clone()  # type: ignore[attr-defined,no-any-return]
+
+
+def _at_least(rank: int, tensors: tuple[Any, ...]) -> Any:
+    listed = len(tensors) == 1 and isinstance(tensors[0], (list, tuple))
+    items = tensors[0] if listed else tensors
+    grown = tuple(reshape(x, _grown(tuple(x.shape), rank)) if x.ndim < rank else x for x in items)
+    return grown[0] if len(grown) == 1 and not listed else grown
+
+
+def _grown(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
+    """(n,) to (1, n) or (1, n, 1), (m, n) to (m, n, 1)."""
+    if not shape:
+        return (1,) * rank
+    front = shape if len(shape) == 2 else (1, *shape)
+    return (*front, *[1] * (rank - len(front)))
+
+
+@public
+def atleast_1d(*tensors: Any) -> Any:
+    """Numbers as vectors of one element, all else as it is."""
+    return _at_least(1, tensors)
+
+
+@public
+def atleast_2d(*tensors: Any) -> Any:
+    """Numbers and vectors as matrices of one row, all else as it is."""
+    return _at_least(2, tensors)
+
+
+@public
+def atleast_3d(*tensors: Any) -> Any:
+    """With at least three axes: a vector becomes (1, n, 1), a matrix (m, n, 1)."""
+    return _at_least(3, tensors)
+
+
+@method
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces of nearly equal size, or those between the given positions."""
+    axis = axis_of(dim, input.ndim, "tensor_split")
+    n, given = input.shape[axis], indices_or_sections
+    if isinstance(given, int):
+        if given <= 0:
+            raise ShapeError(f"tensor_split: the number of pieces must be positive, got {given}")
+        size, longer = divmod(n, given)
+        cuts = [i * size + builtins.min(i, longer) for i in range(1, given)]
+    else:
+        cuts = [slice(0, int(i)).indices(n)[1] for i in given]
+    starts = [0, *cuts]
+    ends = [*cuts, n]
+    return tuple(narrow(input, axis, a, builtins.max(b - a, 0))
+                 for a, b in zip(starts, ends, strict=True))
+
+
+@only_method
+def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows along an axis, as a new last axis (a copy)."""
+    axis = axis_of(dimension, input.ndim, "unfold")
+    n = input.shape[axis] if input.ndim else 1
+    if not 0 <= size <= n or step <= 0:
+        raise ShapeError(f"unfold: windows of {size} by steps of {step} do not fit axis {axis} of "
+                         f"{type_of(input)}")
+    places = np.arange(0, n - size + 1, step)[:, None] + np.arange(size)
+    x = input if input.ndim else reshape(input, 1)
+    windows = get(x, (*[slice(None)] * axis, places))
+    return movedim(windows, axis + 1, -1) if input.ndim else reshape(windows, size)
+
+
+@method
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """`length` positions along `dim` from `start`."""
     axis = axis_of(dim, input.ndim, "narrow")
@@ -380,6 +471,31 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
         raise ShapeError(f"diag: a vector or a matrix, not {type_of(input)}")
     n = input.shape[0] + abs(diagonal)
     return row("undiagonal", input, shape=(n, n), offset=diagonal, axes=(0, 1))  # type: ignore[no-any-return]
+
+
+@method
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Matrices with the last axis as their diagonal; their axes are dim1 and dim2."""
+    a, b = (axis_of(d, input.ndim + 1, "diag_embed") for d in (dim1, dim2))
+    if a == b:
+        raise ShapeError("diag_embed: dim1 and dim2 must differ")
+    n = input.shape[-1] + abs(offset)
+    shape = list(input.shape[:-1])
+    for axis in builtins.sorted((a, b)):
+        shape.insert(axis, n)
+    return row("undiagonal", input, shape=tuple(shape), offset=offset, axes=(a, b))  # type: ignore[no-any-return]
+
+
+@public
+def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """(2, n): the rows and columns of the lower triangle of a matrix."""
+    return new(np.stack(np.tril_indices(row, offset, col)))  # type: ignore[no-any-return]
+
+
+@public
+def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """(2, n): the rows and columns of the upper triangle of a matrix."""
+    return new(np.stack(np.triu_indices(row, offset, col)))  # type: ignore[no-any-return]
 
 
 @method

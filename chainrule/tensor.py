@@ -246,6 +246,11 @@ class Tensor(Methods, Value):
         """Bytes of one element."""
         return self.dtype.itemsize
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.shape.numel() * self.dtype.itemsize
+
     def dim(self) -> int:
         """The number of axes."""
         return self.ndim
@@ -572,7 +577,7 @@ def describe(x: Tensor) -> str:
                 value, precision=4, separator=", ", threshold=1000, edgeitems=3,
                 prefix="tensor(", suppress_small=bool(value.size and _plain(value)),
                 floatmode="maxprec_equal" if value.ndim else "maxprec"))
-        if value.dtype != settings.default_dtype and value.dtype not in (int64, bool_) or (
+        if (value.dtype != settings.default_dtype and value.dtype not in (int64, bool_)) or (
                 not value.size):
             parts.append(f"dtype={value.dtype}")
     if x._node is not None:

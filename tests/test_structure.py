@@ -29,8 +29,9 @@ LAYERS = (
     ("autodiff",),
     ("compiler",),
     (
-        "attach", "autograd", "creation", "func", "indexing", "inplace", "jit", "ops", "random",
-        "rows", "shaping", "surface", "tensor", "tree",
+        "arithmetic", "attach", "autograd", "comparison", "creation", "func", "indexing", "inplace",
+        "jit", "ops", "random", "rows", "shaping", "statistics", "surface", "tensor", "tree",
+        "writing",
     ),
     ("nn", "optim", "data", "io", "testing", "utils"),
     ("explain", "doctor"),

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core import node as clock
-from ..core.bind import state
-from ..core.errors import BatchingError
-from ..core.node import Node, written_after
-from ..core.record import UNREAD, placeholder
-from ..core.types import ArrayType, type_of
+from chainrule.core import node as clock
+from chainrule.core.bind import state
+from chainrule.core.errors import BatchingError
+from chainrule.core.node import Node, written_after
+from chainrule.core.record import UNREAD, placeholder
+from chainrule.core.types import ArrayType, type_of
+
 from .reverse import overwritten
 
 

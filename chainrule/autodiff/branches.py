@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.node import Node
+from chainrule.core.node import Node
+
 from .reverse import reachable
 
 ndarray = np.ndarray

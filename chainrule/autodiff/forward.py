@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..core.bind import state
-from ..core.node import Node
-from ..core.primitive import TABLE
-from ..core.record import leaf_node, new
+from chainrule.core.bind import state
+from chainrule.core.node import Node
+from chainrule.core.primitive import TABLE
+from chainrule.core.record import leaf_node, new
+
 from .reverse import affected, operands, output, reachable
 
 
-class keeping_everything:  # noqa: N801
+class keeping_everything:
     """While this runs, nodes keep all values, since tangent rules may read any of them."""
 
     def __enter__(self) -> None:

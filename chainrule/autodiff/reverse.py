@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..core import node as clock
-from ..core.bind import state
-from ..core.config import settings
-from ..core.errors import FreedGraphError, OverwrittenError, ShapeError
-from ..core.node import Node, Origin, Write, here, written_after
-from ..core.primitive import TABLE
-from ..core.record import UNREAD, new
-from ..core.types import type_of
+from chainrule.core import node as clock
+from chainrule.core.bind import state
+from chainrule.core.config import settings
+from chainrule.core.errors import FreedGraphError, OverwrittenError, ShapeError
+from chainrule.core.node import Node, Origin, Write, here, written_after
+from chainrule.core.primitive import TABLE
+from chainrule.core.record import UNREAD, new
+from chainrule.core.types import type_of
 
 ndarray = np.ndarray
 by_time = attrgetter("seq")

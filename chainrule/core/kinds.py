@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from .bind import bind
 from .config import settings
 from .errors import DtypeError, ShapeError

@@ -361,7 +361,8 @@ def _differences_text(d: Differences, layers: str, batch: int, style: Style,
                  "differences on both sides.", width),
         *wrapped("On the sample the differences were off by up to "
                  f"{style.number(100 * d.worst)} % of the largest gradient (step {STEP}, float32): "
-                 "they are approximations, and backpropagation is not.", width),
+                 "they are approximations, worse where a ReLU switches within the step. "
+                 "Backpropagation is exact up to rounding.", width),
         *wrapped(f"Computed: were a forward pass to take 1 ms, one-sided differences would take "
                  f"{duration(textbook)} for one update, and {duration(textbook * UPDATES)} for "
                  f"{UPDATES:,} updates.", width)]

@@ -157,7 +157,8 @@ class _Walk:
         self.texts: dict[Node, str] = {}
         self.numbers: dict[Node, int] = {}
         self.constants: dict[str, Any] = {}
-        self.nameless = names.unnamed(["L"])
+        self.nameless = names.unnamed("v")
+        self.nameless_constants = names.unnamed("c")
         self.paths = Counter(target for n in self.latest if n not in self.hidden
                              for target in map(self._visible, edges_of(n)))
 
@@ -247,8 +248,16 @@ class _Walk:
 
     def _operands(self, node: Node) -> tuple[Any, ...]:
         """The operands as the rules get them, arrays as Syms."""
-        return tuple(self._operand(value, edge)
-                     for value, edge in zip(node.saved, node.inputs, strict=True))
+        made: dict[Node, Any] = {}
+        result = []
+        for value, edge in zip(node.saved, node.inputs, strict=True):
+            if edge in made:                  # x·x: one operand, written x²
+                result.append(made[edge])
+                continue
+            result.append(self._operand(value, edge))
+            if edge is not None:
+                made[edge] = result[-1]
+        return tuple(result)
 
     def _operand(self, value: Any, edge: Node | None) -> Any:
         if edge is not None:
@@ -267,7 +276,8 @@ class _Walk:
         name, known = self.names.constant(value)
         if name is None and value.size > self.style.elements:
             name = next((k for k, v in self.constants.items() if v is value), None) or next(
-                self.nameless)
+                self.nameless_constants)
+            known = value
         if name is None:
             text = self.style.array(value)
             return Sym((text, strength_of(text)), value, self.style)

@@ -123,13 +123,13 @@ def _tell_by_hand(example: Example, name: str, page: Page, rate: float = 0.1) ->
     paper = derived(variables, page.style._replace(by_hand=3, precision=3))
     whole, short = found(exact), found(paper)
     rows = [("", "by hand, 3 digits", "exact")]
-    rows += [(key, with_zeros(short[key], 3), Style(10).array(whole[key]))
+    rows += [(key, with_zeros(short[key], 3), Style(7).array(whole[key]))
              for key in ("z", "p", "∂L/∂p", "∂p/∂z", "∂L/∂z", "∂L/∂W", "∂L/∂b")]
     for key in ("W", "b"):
         start = variables[key].detach().numpy()
         after = [start - rate * v[f"∂L/∂{key}"] for v in (short, whole)]
         rows.append((f"{key} − {page.number(rate)}·∂L/∂{key}",
-                     Style(6).array(after[0]), Style(10).array(after[1])))
+                     Style(6).array(after[0]), Style(7).array(after[1])))
     return [*page.steps(exact), "", page.heading("by hand, beside the exact numbers"),
             *page.prose("On paper one rounds after every step. The same rules, run on numbers that "
                         "are rounded to three digits each time, give the left column."), "",

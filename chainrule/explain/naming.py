@@ -96,14 +96,11 @@ class Names:
             if name:
                 self.of_node[parts[-1]] = name
 
-    def unnamed(self, taken: Iterable[str] = ()) -> Iterator[str]:
+    def unnamed(self, letter: str) -> Iterator[str]:
         """v1, v2, ... as far as the user has not taken them."""
-        used = {*self.of_node.values(), *(name for _, name in self._constants), *taken}
-        number = 0
-        while True:
-            number += 1
-            if f"v{number}" not in used:
-                yield f"v{number}"
+        used = {*self.of_node.values(), *(name for _, name in self._constants)}
+        return (name for name in map(f"{letter}{{}}".format, itertools.count(1))
+                if name not in used)
 
 
 def outermost(scope: Any) -> int:

@@ -42,8 +42,12 @@ def explanation_text(d: Derivation, style: Style, width: int, colour: bool) -> s
     if d.given:
         lines += [paint("given", "bold"), *givens(d, style, width), ""]
     lines += [paint("forward", "bold"), *steps(d.forward, width, paint), ""]
-    lines += [paint("backward", "bold") + paint(
-        f"   ∂{d.loss}/∂x: how much {d.loss} grows for each unit that x grows", "dim")]
+    meaning = f"∂{d.loss}/∂x: how much {d.loss} grows for each unit that x grows"
+    if len(meaning) + 11 <= width:
+        lines.append(paint("backward", "bold") + "   " + paint(meaning, "dim"))
+    else:
+        lines.append(paint("backward", "bold"))
+        lines += [paint(line, "dim") for line in wrapped(meaning, width, "  ")]
     lines += [*steps(d.backward, width, paint), ""]
     lines += [paint("gradients", "bold"), *gradients(d, style, width)]
     legend = symbols_used(d)
@@ -74,7 +78,14 @@ def givens(d: Derivation, style: Style, width: int) -> list[str]:
             lines.append(line)
             line = ""
         line = f"{line}   {text}" if line else f"  {text}"
-    return [*lines, line]
+    return [part for one in (*lines, line) for part in
+            ([one] if len(one) <= width else hanging(one, width))]
+
+
+def hanging(line: str, width: int) -> list[str]:
+    """One long line over several, those after the first indented more."""
+    first, *more = wrapped(line, width - 2, "  ")
+    return [first, *[f"    {part}" for text in more for part in wrapped(text, width - 4)]]
 
 
 # ---------------------------------------------------------------- steps
@@ -134,7 +145,7 @@ def row(step: ForwardStep | BackwardStep) -> Row:
         if step.local is not None:
             remark = f"{step.local.name} = {step.local.result}"
         if not step.number and not step.terms:
-            sides, remark = [step.result], "where the chain rule starts"
+            sides, remark = [step.result], "the start"
     number = str(step.number) if step.number and not getattr(step, "terms", ()) else ""
     return number, name, sides, remark
 
@@ -154,24 +165,24 @@ def laid_out(one: Row, name_width: int, widths: list[int] | None, with_remarks: 
     fits = sum(parts) + 3 * sum(p > 0 for p in parts) <= room
     if not fits:
         blank = " " * len(lead)
-        return [f"{lead if i == 0 else blank} = {emphasised(side, i == len(sides) - 1, paint)}"
-                for i, side in enumerate(sides)]
+        lines = []
+        for i, side in enumerate(sides):
+            styles = ["bold"] if i == len(sides) - 1 else []
+            first, *more = wrapped(side, max(room - 3, 24))
+            lines.append(f"{blank if i else lead} = {paint(first, *styles)}")
+            lines += [f"{blank}   {paint(part, *styles)}" for part in more]
+        return lines
     if widths is None:
         *middle, last = sides
         return [f"{lead} = " + " = ".join([*middle, paint(last, "bold")])]
     line = lead
-    middle_sides = [*sides[:-1], *[None] * (3 - len(sides))]
-    for side, wide in zip(middle_sides, widths[:2], strict=True):
+    for i, wide in enumerate(widths[:2]):
         if wide:
-            line += f" = {side:<{wide}}" if side is not None else " " * (3 + wide)
+            line += f" = {sides[i]:<{wide}}" if i < len(sides) - 1 else " " * (3 + wide)
     line += f" = {paint(sides[-1], 'bold')}"
     if with_remarks and remark:
         line += " " * (widths[2] - len(sides[-1]) + 3) + paint(remark, "dim")
     return [line.rstrip()]
-
-
-def emphasised(side: str, last: bool, paint: Paint) -> str:
-    return paint(side, "bold") if last else side
 
 
 # ---------------------------------------------------------------- the table at the end

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from chainrule.core.node import here, wrote_all, write_record
+from chainrule.core.node import here, write_record, wrote_all
 from chainrule.core.record import new
 from chainrule.tensor import Tensor
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DtypeError, ShapeError
-from ..core.kinds import bilinear, front, fronted, moved
-from ..core.types import ArrayType
+from chainrule.core.errors import DtypeError, ShapeError
+from chainrule.core.kinds import bilinear, front, fronted, moved
+from chainrule.core.types import ArrayType
+
 from . import show
 from .shape import reshape
 

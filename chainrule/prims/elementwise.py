@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DtypeError
-from ..core.kinds import draws, elementwise, linear
-from ..core.types import ArrayType, type_of
+from chainrule.core.errors import DtypeError
+from chainrule.core.kinds import draws, elementwise, linear
+from chainrule.core.types import ArrayType, type_of
+
 from . import show, special
 
 inf = math.inf
@@ -266,7 +267,7 @@ logit = elementwise("logit", eval=lambda x: np.log(x / (1 - x)), promote="float"
 
 # ---------------------------------------------------------------- trigonometric and hyperbolic
 
-hypot = elementwise("hypot", eval=np.hypot, domain=(0.5, 2.0),
+hypot = elementwise("hypot", eval=np.hypot, promote="float", domain=(0.5, 2.0),
     pulls=(lambda g, y, a, b: g * (a / y), lambda g, y, a, b: g * (b / y)),
     doc="√(a² + b²) without overflow on the way.")
 deg2rad = elementwise("deg2rad", eval=lambda x: x * _like(x, math.pi / 180), promote="float",

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DtypeError, ShapeError
-from ..core.kinds import composite
-from ..core.types import ArrayType
+from chainrule.core.errors import DtypeError, ShapeError
+from chainrule.core.kinds import composite
+from chainrule.core.types import ArrayType
+
 from . import show, special
 from .contract import matmul
 from .elementwise import cast, eq, exp, isinf, log, sqrt, stop_gradient, where, zeros_like
@@ -197,7 +198,7 @@ def _linear_eval(x: Any, w: Any, b: Any = None) -> Any:
         raise TypeError("dtypes differ")
     y = x.dot(w.T.copy() if 1024 <= w.size <= 8192 else w.T)
     if b is not None:
-        if b.dtype is not y.dtype and b.dtype != y.dtype or b.ndim > 1:
+        if (b.dtype is not y.dtype and b.dtype != y.dtype) or b.ndim > 1:
             raise TypeError("dtypes or shapes differ")
         y += b
     return y

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import IndexingError, ShapeError
-from ..core.kinds import aligned, batch_size, front, fronted, general, moved
-from ..core.types import ArrayType
+from chainrule.core.errors import IndexingError, ShapeError
+from chainrule.core.kinds import aligned, batch_size, front, fronted, general, moved
+from chainrule.core.types import ArrayType
+
 from .elementwise import eq, keep, zeros_like
 from .shape import broadcast, reshape, sum_to
 

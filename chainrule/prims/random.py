@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import BatchingError
-from ..core.kinds import general
-from ..core.types import ArrayType
+from chainrule.core.errors import BatchingError
+from chainrule.core.kinds import general
+from chainrule.core.types import ArrayType
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

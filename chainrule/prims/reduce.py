@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import ShapeError
-from ..core.kinds import composite, general, moved
-from ..core.types import ArrayType, bool_, int64
+from chainrule.core.errors import ShapeError
+from chainrule.core.kinds import composite, general, moved
+from chainrule.core.types import ArrayType, bool_, int64
+
 from . import show
 from .elementwise import eq, logaddexp, where, zeros_like
-from .shape import sum_type, concatenate, shifted, slice_, sum_, unsum
+from .shape import concatenate, shifted, slice_, sum_, sum_type, unsum
 
 Axes = Sequence[int | None]
 

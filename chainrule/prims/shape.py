@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import ShapeError
-from ..core.kinds import fronted, linear, moved
-from ..core.types import ArrayType
+from chainrule.core.errors import ShapeError
+from chainrule.core.kinds import fronted, linear, moved
+from chainrule.core.types import ArrayType
+
 from . import show
 
 Axes = Sequence[int | None]

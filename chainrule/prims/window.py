@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import ShapeError
-from ..core.kinds import bilinear, front, linear, moved
-from ..core.types import ArrayType
+from chainrule.core.errors import ShapeError
+from chainrule.core.kinds import bilinear, front, linear, moved
+from chainrule.core.types import ArrayType
+
 from .shape import concatenate, reshape, slice_
 
 Pair = tuple[int, int]

@@ -1,0 +1,169 @@
+"""Elementwise functions and matrix products that are compositions of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import rows
+from .core.errors import DtypeError, ShapeError
+from .core.types import float64, type_of
+from .ops import clamp, matmul, one_dtype, where
+from .shaping import movedim
+from .surface import axis_of, method, public, row
+from .tensor import Tensor
+
+
+@method
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """Each element, or `min` (a number or a tensor) where that is larger."""
+    return clamp(input, min=min)
+
+
+@method
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """Each element, or `max` (a number or a tensor) where that is smaller."""
+    return clamp(input, max=max)
+
+
+@method
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """input + value·tensor1·tensor2."""
+    product = tensor1 * tensor2
+    return input + (product if value == 1 else product * value)
+
+
+@method
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+    """input + value·tensor1/tensor2."""
+    quotient = tensor1 / tensor2
+    return input + (quotient if value == 1 else quotient * value)
+
+
+@method
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """input + weight·(end − input): `input` at weight 0, `end` at weight 1.
+
+    >>> import chainrule as cr
+    >>> cr.lerp(cr.zeros(2), cr.ones(2), 0.25)
+    tensor([0.25, 0.25])
+    """
+    one_dtype("lerp", input, end)
+    distance = end - input
+    if isinstance(weight, Tensor) or weight < 0.5:
+        return input + distance * weight
+    return end - distance * (1 - weight)
+
+
+@method
+def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
+               neginf: float | None = None) -> Tensor:
+    """NaN and ±∞ replaced by numbers (±∞ by the largest of the dtype); no gradient there."""
+    if input.dtype.kind != "f":
+        return input.clone()
+    limits = np.finfo(input.dtype)
+    x = where(rows.isnan(input), nan, input)
+    x = where(x == math.inf, float(limits.max) if posinf is None else posinf, x)
+    return where(x == -math.inf, float(limits.min) if neginf is None else neginf, x)  # type: ignore[no-any-return]
+
+
+@method
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """log(x/(1 − x)); with eps, x is first limited to [eps, 1 − eps]."""
+    return row("logit", input if eps is None else clamp(input, eps, 1 - eps))  # type: ignore[no-any-return]
+
+
+@method
+def float_power(input: Tensor, exponent: Any) -> Tensor:
+    """The power computed in float64."""
+    power = exponent.to(float64) if isinstance(exponent, Tensor) else float(exponent)
+    return input.to(float64) ** power
+
+
+@public
+def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """other − alpha·input."""
+    return other - (input if alpha == 1 else input * alpha)  # type: ignore[no-any-return]
+
+
+@method
+def positive(input: Tensor) -> Tensor:
+    """The tensor itself, +x; bools have no sign."""
+    if input.dtype.kind == "b":
+        raise DtypeError(f"positive of {type_of(input)}: truth values have no sign")
+    return input
+
+
+# ---------------------------------------------------------------- matrix products
+
+
+@method
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1,
+          alpha: float = 1) -> Tensor:
+    """beta·input + alpha·(mat @ vec)."""
+    return _added(input, mat.mv(vec), beta, alpha)  # type: ignore[attr-defined]
+
+
+@method
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1,
+            alpha: float = 1) -> Tensor:
+    """beta·input + alpha·(batch1 @ batch2) for each matrix of the batches."""
+    return _added(input, batch1.bmm(batch2), beta, alpha)  # type: ignore[attr-defined]
+
+
+def _added(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    product = product if alpha == 1 else product * alpha
+    return product if beta == 0 else product + (input if beta == 1 else input * beta)
+
+
+@method
+def inner(input: Tensor, other: Tensor) -> Tensor:
+    """Σ x·y over the last axis of both, for all pairs of the other axes."""
+    if input.ndim == 0 or other.ndim == 0:
+        return input * other
+    if input.shape[-1] != other.shape[-1]:
+        raise ShapeError(f"inner: the last axes of {type_of(input)} and {type_of(other)} must be "
+                         "equal")
+    return tensordot(input, other, ([-1], [-1]))
+
+
+@public
+def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
+    """Σ a·b over the last `dims` axes of a and the first of b, or over pairs of named axes.
+
+    >>> import chainrule as cr
+    >>> cr.tensordot(cr.ones(2, 3), cr.ones(3, 4), dims=1).shape
+    chainrule.Size([2, 4])
+    """
+    if isinstance(dims, int):
+        if not 0 <= dims <= min(a.ndim, b.ndim):
+            raise ShapeError(f"tensordot: dims={dims} of {type_of(a)} and {type_of(b)}")
+        dims = (range(a.ndim - dims, a.ndim), range(dims))
+    left = [axis_of(d, a.ndim, "tensordot") for d in _listed(dims[0])]
+    right = [axis_of(d, b.ndim, "tensordot") for d in _listed(dims[1])]
+    if [a.shape[i] for i in left] != [b.shape[i] for i in right]:
+        raise ShapeError(f"tensordot: axes {left} of {type_of(a)} and {right} of {type_of(b)} "
+                         "must have equal sizes")
+    inside = math.prod(a.shape[i] for i in left)
+    x = movedim(a, left, list(range(a.ndim - len(left), a.ndim)))
+    y = movedim(b, right, list(range(len(right))))
+    lead, rest = tuple(x.shape[:a.ndim - len(left)]), tuple(y.shape[len(right):])
+    product = matmul(x.reshape(math.prod(lead), inside), y.reshape(inside, math.prod(rest)))  # type: ignore[attr-defined]
+    return product.reshape(*lead, *rest) if lead or rest else product.reshape(())  # type: ignore[attr-defined,no-any-return]
+
+
+def _listed(dims: Any) -> Sequence[int]:
+    return [dims] if isinstance(dims, int) else list(dims)
+
+
+@method
+def kron(input: Tensor, other: Tensor) -> Tensor:
+    """Kronecker's product: each element of `input` times the whole of `other`."""
+    rank = max(input.ndim, other.ndim)
+    a, b = ((*[1] * (rank - x.ndim), *x.shape) for x in (input, other))
+    left = input.reshape([n for size in a for n in (size, 1)])  # type: ignore[attr-defined]
+    right = other.reshape([n for size in b for n in (1, size)])  # type: ignore[attr-defined]
+    return (left * right).reshape([m * n for m, n in zip(a, b, strict=True)])  # type: ignore[no-any-return]

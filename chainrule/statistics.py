@@ -1,0 +1,147 @@
+"""Order statistics, running extremes and sums that skip NaN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import rows
+from .core.errors import ShapeError
+from .core.record import new
+from .core.types import type_of
+from .ops import Extreme, argmax, argsort, gather, mean, std, sum, where
+from .shaping import narrow, reshape
+from .surface import axis_of, method, numpy_names, public, row
+from .tensor import Tensor
+
+
+@public
+@numpy_names
+def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+             correction: Any = None) -> tuple[Tensor, Tensor]:
+    """(standard deviation, mean)."""
+    return (std(input, dim, unbiased, keepdim, correction=correction),
+            mean(input, None if isinstance(dim, bool) else dim, keepdim))
+
+
+@method
+@numpy_names
+def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The sum of the elements that are not NaN."""
+    return sum(where(rows.isnan(input), 0, input), dim, keepdim, dtype=dtype)
+
+
+@method
+@numpy_names
+def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean of the elements that are not NaN."""
+    return nansum(input, dim, keepdim, dtype=dtype) / sum(~rows.isnan(input), dim, keepdim)
+
+
+@method
+@numpy_names
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Extreme:
+    """(values, indices) of the k-th smallest element along `dim`, k counted from 1."""
+    axis = axis_of(dim, input.ndim, "kthvalue")
+    x = reshape(input, 1) if input.ndim == 0 else input
+    if not 1 <= k <= x.shape[axis]:
+        raise ShapeError(f"kthvalue: k = {k} is out of range for axis {axis} of {type_of(input)}")
+    return _picked(x, narrow(argsort(x, axis), axis, k - 1, 1), axis, keepdim or not input.ndim,
+                   input)
+
+
+def _picked(x: Tensor, index: Tensor, axis: int, keepdim: bool, input: Tensor) -> Extreme:
+    values = gather(x, axis, index)
+    if keepdim and input.ndim:
+        return Extreme(values, index)
+    shape = tuple(n for i, n in enumerate(x.shape) if i != axis)
+    return Extreme(reshape(values, shape), reshape(index, shape))
+
+
+@method
+@numpy_names
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The middle element of all, or (values, indices) along `dim`; of two the lower.
+
+    A NaN is the median of what holds it; `nanmedian` passes over NaN. The gradient goes to the one
+    element that was chosen.
+    """
+    if dim is None:
+        return median(reshape(input, -1), 0).values if input.numel() else new(
+            np.asarray(np.nan, input.dtype))
+    axis, middle = _middle(input, dim, "median")
+    x = reshape(input, 1) if input.ndim == 0 else input
+    if x.dtype.kind == "f":
+        holes = rows.isnan(x)
+        first = argmax(holes.long(), axis, keepdim=True)  # type: ignore[attr-defined]
+        middle = where(holes.any(axis, keepdim=True), first, middle)  # type: ignore[attr-defined]
+    return _picked(x, middle, axis, keepdim, input)
+
+
+def _middle(input: Tensor, dim: int, what: str) -> tuple[int, Tensor]:
+    axis = axis_of(dim, input.ndim, what)
+    x = reshape(input, 1) if input.ndim == 0 else input
+    if not x.shape[axis]:
+        raise ShapeError(f"{what}: axis {axis} of {type_of(input)} has no elements")
+    return axis, narrow(argsort(x, axis), axis, (x.shape[axis] - 1) // 2, 1)
+
+
+@method
+@numpy_names
+def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """`median` of the elements that are not NaN."""
+    if dim is None:
+        return nanmedian(reshape(input, -1), 0).values if input.numel() else median(input)
+    axis, middle = _middle(input, dim, "nanmedian")
+    x = reshape(input, 1) if input.ndim == 0 else input
+    if x.dtype.kind == "f":
+        count = sum(~rows.isnan(x), axis, True)
+        place = rows.maximum(count - 1, 0) // 2
+        middle = gather(argsort(x, axis), axis, place)
+    return _picked(x, middle, axis, keepdim, input)
+
+
+def _running(name: str, input: Tensor, dim: int) -> Extreme:
+    axis = axis_of(dim, input.ndim, name)
+    if input.ndim == 0:
+        return Extreme(input.clone(), new(np.asarray(0)))  # type: ignore[attr-defined]
+    index = row(f"cumarg{name[3:]}", input, axis=axis)
+    return Extreme(gather(input, axis, index), index)
+
+
+@method
+@numpy_names
+def cummax(input: Tensor, dim: int) -> Extreme:
+    """(values, indices) of the largest element so far along `dim`; of ties the last."""
+    return _running("cummax", input, dim)
+
+
+@method
+@numpy_names
+def cummin(input: Tensor, dim: int) -> Extreme:
+    """(values, indices) of the smallest element so far along `dim`; of ties the last."""
+    return _running("cummin", input, dim)
+
+
+@method
+@numpy_names
+def logcumsumexp(input: Tensor, dim: int) -> Tensor:
+    """log of the running sum of exp(x) along `dim`, stable."""
+    axis = axis_of(dim, input.ndim, "logcumsumexp")
+    return input.clone() if input.ndim == 0 else row("logcumsumexp", input, axis=axis)  # type: ignore[attr-defined,no-any-return]
+
+
+@method
+@numpy_names
+def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:
+    """The differences of neighbours along `dim`, taken n times."""
+    axis = axis_of(dim, input.ndim, "diff")
+    if input.ndim == 0 or n < 0:
+        raise ShapeError(f"diff: n = {n} times along axis {axis} of {type_of(input)}")
+    x = input
+    for _ in range(min(n, x.shape[axis])):
+        length = x.shape[axis] - 1
+        later, earlier = narrow(x, axis, 1, length), narrow(x, axis, 0, length)
+        x = later != earlier if x.dtype.kind == "b" else later - earlier  # type: ignore[assignment]
+    return x

@@ -1,0 +1,482 @@
+"""`explain`: what it prints is what was computed, and what `backward()` gives."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import chainrule as cr
+import chainrule.explain
+from chainrule.cli.main import main
+from chainrule.core.errors import (
+    FreedGraphError,
+    NoGradientError,
+    NotScalarError,
+    OverwrittenError,
+    SettingError,
+)
+from chainrule.core.primitive import TABLE, Variadic
+from chainrule.explain import Explanation, cost
+from chainrule.explain.examples import found
+from chainrule.explain.numbers import Style
+from chainrule.explain.symbol import Sym, evaluated, written
+
+SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+FUNCTIONS = {"tanh": math.tanh, "exp": math.exp, "sin": math.sin, "cos": math.cos,
+             "σ": lambda x: 1 / (1 + math.exp(-x)), "relu": lambda x: max(x, 0.0),
+             "max": max, "min": min, "log1p": math.log1p, "sqrt": math.sqrt,
+             "where": lambda c, a, b: a if c else b, "zeros_like": lambda x: 0.0, "Σ": float}
+
+
+def calculated(text: str) -> float:
+    """A printed scalar calculation, worked out: `2·(1 − 0.5²)` gives 1.5."""
+    text = re.sub(r"([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)", lambda m: f"**({m[1].translate(SUPERSCRIPT)})", text)
+    text = re.sub(r"√(\([^()]*\)|[\d.e−]+)", r"sqrt(\1)", text)
+    text = text.replace("·", "*").replace("⊙", "*").replace("−", "-").replace("^", "**")
+    return float(eval(text, {"__builtins__": {}}, FUNCTIONS))
+
+
+def scalar(value: float, **options: Any) -> cr.Tensor:
+    return cr.tensor(value, dtype=cr.float64, requires_grad=True, **options)
+
+
+# ---------------------------------------------------------------- every row of the table
+
+SAMPLES = [pytest.param(prim, xs, params, id=f"{name}-{i}") for name, prim in TABLE.items()
+           for i, (xs, params) in enumerate(prim.samples(np.random.default_rng(0)))]
+
+
+@pytest.mark.parametrize(("prim", "xs", "params"), SAMPLES)
+def test_every_row_written_is_the_row_computed(prim: Any, xs: Any, params: Any) -> None:
+    """Rules run on text and numbers give the numbers they give on bare arrays."""
+    style = Style()
+    syms = tuple(Sym((name, 9), x, style) if hasattr(x, "shape") else x
+                 for name, x in zip("abcdefgh", xs, strict=False))
+    names, _ = written(prim, syms, params, style)
+    assert names[0]
+    assert "<" not in names[0].replace("[a < b]", "")        # no repr of an object
+    value, kind = evaluated(prim, syms, params, style)
+    plain = np.asarray(prim.eval(*xs, **params))
+    np.testing.assert_array_equal(value, plain)
+    assert kind == (plain.shape, plain.dtype)
+    count = len(xs) if isinstance(prim.pulls, Variadic) else len(prim.pulls)
+    for i in range(min(count, len(xs))):
+        pull = prim.pulls[i]
+        if pull is None or plain.dtype.kind != "f":
+            continue
+        g = np.random.default_rng(1).standard_normal(plain.shape)
+        explained = pull(Sym(("∂L/∂y", 4), g, style), Sym(("y", 9), plain, style), *syms, **params)
+        np.testing.assert_array_equal(explained.value, pull(g, plain, *xs, **params))
+        assert explained.result == style.array(np.asarray(explained.value))
+
+
+# ---------------------------------------------------------------- random graphs
+
+UNARY = {"tanh": cr.tanh, "sigmoid": cr.sigmoid, "exp": cr.exp, "sin": cr.sin, "relu": cr.relu,
+         "square": lambda x: x ** 2, "cube": lambda x: x ** 3, "neg": lambda x: -x,
+         "half": lambda x: 0.5 * x, "above": lambda x: 2 - x, "over": lambda x: x / 3}
+BINARY = {"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
+          "div": lambda a, b: a / (b * b + 1), "max": cr.maximum}
+
+programs = st.lists(st.tuples(st.sampled_from([*UNARY, *BINARY]), st.integers(0, 99),
+                              st.integers(0, 99)), min_size=1, max_size=8)
+numbers = st.floats(-1.5, 1.5, width=16).filter(lambda x: x == 0 or abs(x) > 1e-3)
+
+
+def run_program(program: Any, leaves: list[cr.Tensor]) -> list[cr.Tensor]:
+    made = list(leaves)
+    for operation, i, j in program:
+        a, b = made[i % len(made)], made[j % len(made)]
+        made.append(UNARY[operation](a) if operation in UNARY else BINARY[operation](a, b))
+    return made
+
+
+@settings(max_examples=80, deadline=None)
+@given(programs, st.lists(numbers, min_size=2, max_size=3))
+def test_random_scalar_graphs(program: Any, values: list[float]) -> None:
+    """Each gradient equals autograd's; each printed calculation gives the printed result."""
+    made = run_program(program, [scalar(v) for v in values])
+    loss = made[-1] * 1.25
+    named = {f"t{i}": t for i, t in enumerate(made)}
+    explanation = cr.explain(loss, names={**named, "loss": loss}, precision=None)
+    for step in (*explanation.forward, *explanation.backward):
+        assert step.result == Style(None).array(step.value)
+        if step.numbers and "seed" not in step.formula:
+            assert calculated(step.numbers) == pytest.approx(float(step.value), rel=1e-9, abs=1e-12)
+    check_against_autograd(explanation, loss, named)
+    for step in explanation.backward:
+        if step.local is not None and np.all(np.isfinite(step.value)):
+            assert float(step.upstream * step.local.value) == pytest.approx(
+                float(step.value), rel=1e-12, abs=1e-300)
+            if step.local.numbers:
+                assert calculated(step.local.numbers) == pytest.approx(
+                    float(step.local.value), rel=1e-9, abs=1e-12)
+
+
+shapes = st.sampled_from([(), (3,), (2, 3), (1, 3), (2, 1)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(programs, st.lists(shapes, min_size=2, max_size=3), st.integers(0, 1000))
+def test_random_array_graphs(program: Any, sizes: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    leaves = [cr.tensor(rng.uniform(-1, 1, shape), requires_grad=True) for shape in sizes]
+    made = run_program(program, leaves)
+    loss = (made[-1] * made[-1]).mean() + (made[-1] @ cr.ones(3, dtype=cr.float64)).sum() \
+        if made[-1].ndim and made[-1].shape[-1] == 3 else made[-1].sum()
+    named = {f"t{i}": t for i, t in enumerate(made)}
+    explanation = cr.explain(loss, names={**named, "loss": loss})
+    check_against_autograd(explanation, loss, named)
+    for step in (*explanation.forward, *explanation.backward):
+        assert np.shape(step.value) == step.shape
+    assert explanation.text(width=80)
+
+
+def check_against_autograd(explanation: Explanation, loss: cr.Tensor,
+                           named: dict[str, cr.Tensor]) -> None:
+    values = found(explanation.derivation)
+    known = {name: t for name, t in named.items() if f"∂loss/∂{name}" in values}
+    assert known or loss.is_leaf
+    gradients = cr.autograd.grad(loss, list(known.values()), retain_graph=True)
+    for name, gradient in zip(known, gradients, strict=True):
+        np.testing.assert_allclose(values[f"∂loss/∂{name}"], gradient.numpy(), rtol=1e-12,
+                                   atol=1e-300)
+
+
+# ---------------------------------------------------------------- the same as backward()
+
+
+def test_gradients_are_those_of_backward_and_nothing_is_touched() -> None:
+    cr.manual_seed(0)
+    model = cr.nn.Sequential(cr.nn.Linear(3, 4), cr.nn.Tanh(), cr.nn.Linear(4, 2))
+    x, y = cr.randn(5, 3), cr.tensor([0, 1, 1, 0, 1])
+    hidden = model[0](x)
+    hidden.retain_grad()
+    loss = cr.nn.functional.cross_entropy(model[2](cr.tanh(hidden)), y)
+    explanation = cr.explain(loss)
+    assert hidden.grad is None
+    assert all(p.grad is None for p in model.parameters())
+    assert list(explanation.gradients) == [f"model.{n}" for n, _ in model.named_parameters()]
+    loss.backward()
+    for name, p in model.named_parameters():
+        np.testing.assert_array_equal(explanation.gradients[f"model.{name}"].gradient,
+                                      p.grad.numpy())
+
+
+def test_nan_guard_of_selections_is_that_of_backward() -> None:
+    x = cr.tensor([0.0, 4.0], dtype=cr.float64, requires_grad=True)
+    loss = cr.where(x > 1, cr.sqrt(x), x).sum()
+    explanation = cr.explain(loss)
+    loss.backward()
+    np.testing.assert_array_equal(explanation.gradients["x"].gradient, x.grad.numpy())
+
+
+def test_after_backward_small_values_are_still_there() -> None:
+    w = scalar(3.0)
+    loss = cr.tanh(w * 0.5)
+    before = str(cr.explain(loss))
+    loss.backward()
+    assert str(cr.explain(loss)) == before
+
+
+def test_large_values_show_types_and_after_backward_say_what_to_do() -> None:
+    w = cr.randn(20, 10, requires_grad=True)
+    x = cr.randn(30, 20)
+    loss = cr.tanh(x @ w).mean()
+    text = str(cr.explain(loss))
+    assert "f32[30,20] @ f32[20,10]" in text
+    assert "f32[20,10], norm" in text
+    gradient = cr.explain(loss).gradients["w"].gradient
+    loss.backward()
+    np.testing.assert_array_equal(gradient, w.grad.numpy())
+    with pytest.raises(FreedGraphError, match=r"before loss\.backward\(\)"):
+        cr.explain(loss)
+
+
+def test_changed_numbers_are_refused() -> None:
+    w = cr.tensor([1.0, 2.0], requires_grad=True)
+    loss = (w * w).sum()
+    optimizer = cr.optim.SGD([w], lr=0.1)
+    loss.backward()
+    optimizer.step()
+    with pytest.raises(OverwrittenError, match=r"before optimizer\.step\(\)|optimizer\.step"):
+        cr.explain(loss)
+
+
+def test_what_cannot_be_explained() -> None:
+    w = cr.tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(NotScalarError):
+        cr.explain(w * 2)
+    with pytest.raises(NoGradientError):
+        cr.explain(cr.tensor(1.0))
+    with pytest.raises(SettingError):
+        cr.explain(w.sum(), names={"w": 3})
+
+
+def test_hooks_are_mentioned_not_run() -> None:
+    w = scalar(2.0)
+    z = w * 3
+    ran = []
+    z.register_hook(ran.append)
+    text = str(cr.explain(z * z))
+    assert not ran
+    assert "z has a hook" in text
+
+
+# ---------------------------------------------------------------- names
+
+
+def build(values: list[float]) -> cr.Tensor:
+    weights = [scalar(v) for v in values]
+    inner = weights[0] * weights[1]
+    return cr.tanh(inner)
+
+
+def test_names_of_a_function_that_has_returned_come_from_its_assignments() -> None:
+    loss = build([0.5, 2.0])
+    names = [step.name for step in cr.explain(loss).forward]
+    assert names == ["inner", "loss"]
+
+
+def test_names_of_variables_lists_and_given_names() -> None:
+    pair = [scalar(1.0), scalar(2.0)]
+    own = scalar(3.0)
+    own.name = "slope"
+    constant = cr.tensor([1.0, 2.0], dtype=cr.float64)
+    out = ((pair[0] * pair[1] + own) * constant).sum()
+    explanation = cr.explain(out)
+    assert list(explanation.gradients) == ["pair[0]", "pair[1]", "slope"]
+    assert "constant = [1, 2]" in str(explanation)
+    assert "first" in cr.explain(out, names={"first": pair[0]}).gradients
+    assert "second" in cr.explain(out, names={pair[1]: "second"}).gradients
+
+
+def test_a_name_used_in_a_loop_gets_numbers() -> None:
+    h = x = scalar(0.3)
+    for _ in range(3):
+        h = cr.tanh(h)
+    names = [step.name for step in cr.explain(h, names={"x": x}).forward]
+    assert names == ["h₁", "h₂", "h₃"]
+
+
+def test_names_of_a_module_and_where_it_ran() -> None:
+    class Net(cr.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = cr.nn.Linear(2, 2)
+            self.out = cr.nn.Linear(2, 1)
+
+        def forward(self, x: cr.Tensor) -> cr.Tensor:
+            return self.out(self.hidden(x).relu())
+
+    net = Net()
+    x = cr.ones(1, 2)
+    explanation = cr.explain(net(x).sum())
+    assert list(explanation.gradients) == ["hidden.weight", "hidden.bias", "out.weight", "out.bias"]
+    assert explanation.forward[0].place.module == "hidden"
+    assert explanation.forward[0].formula == "x @ hidden.weightᵀ + hidden.bias"
+
+    def apart() -> Explanation:
+        inner = net
+        return cr.explain(inner(x).sum(), model=inner)
+
+    assert "hidden.weight" in apart().gradients
+
+
+def test_products_of_vectors_read_as_such() -> None:
+    w = cr.tensor([1.0, 2.0], requires_grad=True)
+    x = cr.tensor([3.0, 4.0])
+    z = w @ x
+    loss = z * z
+    explanation = cr.explain(loss)
+    assert [(s.name, s.formula, s.shape) for s in explanation.forward] == [
+        ("z", "w @ x", ()), ("loss", "z²", ())]
+    assert explanation.gradients["w"].gradient.tolist() == [66, 88]
+
+
+def test_the_lines_are_the_users() -> None:
+    w = scalar(1.0)
+    loss = w * 2
+    step = cr.explain(loss).forward[0]
+    assert Path(step.place.file).name == "test_explain.py"
+    assert step.place.source == "loss = w * 2"
+
+
+# ---------------------------------------------------------------- paths, text, options
+
+
+def test_several_paths_are_added() -> None:
+    x = scalar(2.0)
+    loss = x * x + x
+    steps = [(s.name, s.path, s.result) for s in cr.explain(loss).backward if s.of == "x"]
+    assert steps == [("∂loss/∂x", "via loss", "1"), ("∂loss/∂x", "via v1, 1", "2"),
+                     ("∂loss/∂x", "via v1, 2", "2"), ("∂loss/∂x", "", "5")]
+    assert "sum over the paths = 1 + 2 + 2" in str(cr.explain(loss))
+
+
+def test_module_is_callable_and_repr_is_the_text() -> None:
+    w = scalar(1.0)
+    loss = cr.exp(w)
+    explanation = chainrule.explain(loss)
+    assert isinstance(explanation, Explanation)
+    assert repr(explanation) == str(explanation) == explanation.text()
+    buffer = io.StringIO()
+    cr.explain(loss, file=buffer)
+    assert buffer.getvalue() == explanation.text() + "\n"
+
+
+def test_precision_and_elements() -> None:
+    w = cr.tensor([1 / 3, 0.5], dtype=cr.float64, requires_grad=True)
+    loss = w.sum()
+    assert "[0.3333, 0.5]" in str(cr.explain(loss))
+    assert "[0.3333333333333333, 0.5]" in str(cr.explain(loss, precision=None))
+    assert "f64[2]" in str(cr.explain(loss, elements=1))
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0.21, "0.21"), (0.2100001, "0.2100"), (0.1 + 0.2, "0.3"), (-18.0, "−18"), (0.0, "0"),
+    (123456.0, "123456"), (1234567.0, "1.235e6"), (1e-5, "1e−5"), (9.5367e-7, "9.537e−7"),
+    (12345.6, "1.235e4"), (1234.56, "1235"), (float("inf"), "∞"), (float("-inf"), "−∞"),
+    (float("nan"), "nan"), (True, "1"), (np.float32(0.1), "0.1"), (-7, "−7"),
+])
+def test_numbers(value: Any, text: str) -> None:
+    assert Style().number(value) == text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_width_and_colour(width: int) -> None:
+    w, b = scalar(0.5), scalar(0.1)
+    loss = (cr.sigmoid(w * 2 + b) - 1) ** 2
+    plain = cr.explain(loss).text(width=width)
+    assert max(map(len, plain.split("\n"))) <= width
+    coloured = cr.explain(loss).text(width=width, colour=True)
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
+
+
+def test_deep_graphs_need_no_recursion() -> None:
+    h = x = scalar(0.5)
+    for _ in range(3000):
+        h = h * 0.999
+    explanation = cr.explain(h, names={"x": x})
+    assert float(explanation.gradients["x"].gradient) == pytest.approx(0.999 ** 3000)
+
+
+# ---------------------------------------------------------------- the command
+
+USER = """
+import chainrule as cr
+
+def loss_of():
+    w = cr.tensor(2.0, requires_grad=True)
+    offset = cr.tensor(1.0)
+    return w * w + offset
+
+w = cr.tensor(3.0, requires_grad=True)
+loss = w * 2
+text = "no loss"
+"""
+
+
+def test_a_file_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(USER)
+    assert main(["explain", str(path)]) == 0
+    assert "mine.py:10  loss = w * 2" in capsys.readouterr().out
+    assert main(["explain", f"{path}:loss_of"]) == 0
+    printed = capsys.readouterr().out
+    assert "v1 + offset" in printed
+    assert "w   2       4" in printed
+
+
+@pytest.mark.parametrize(("what", "message"), [
+    ("e9", "e1, e2"), ("absent.py", "no file absent.py"), ("mine.py:text", "no function 'text'"),
+    ("mine.py:nothing", "no function 'nothing'"), ("mine.py:number", "returned int"),
+    ("empty.py", "no variable `loss`"), ("e1 --precision -1", "--precision -1"),
+    ("cost --layers 3x4", "3x4"), ("cost --batch 0", "--batch 0"),
+])
+def test_mistakes_of_the_command(what: str, message: str, tmp_path: Path,
+                                 monkeypatch: pytest.MonkeyPatch,
+                                 capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(USER + "\ndef number():\n    return 3\n")
+    Path("empty.py").write_text("x = 1\n")
+    assert main(["explain", *what.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- what a gradient costs
+
+
+def test_passes_are_counted() -> None:
+    model = cost.network((784, 256, 256, 256, 10))
+    sizes = [p.numel() for p in model.parameters()]
+    assert (sum(sizes[::2]), sum(sizes[1::2])) == (334_336, 778)
+    measured = cost.measure_differences((4, 3, 2), batch=8, samples=12)
+    assert (measured.weights, measured.biases) == (18, 5)
+    assert (measured.one_sided, measured.central) == (24, 46)
+    assert measured.sampled == 12
+    assert measured.worst < 0.5             # a ReLU may switch within the step
+    assert min(measured.one_pass, measured.forward, measured.backward) > 0
+
+
+def test_differences_leave_the_network_as_it_was() -> None:
+    model, loss = cost.problem((4, 3, 2), 8)
+    weight = model[0].weight.detach().numpy()
+    before = weight.copy()
+    with cr.no_grad():
+        cost.central_difference(loss, weight.reshape(-1), 5)
+    np.testing.assert_array_equal(weight, before)
+
+
+@pytest.mark.parametrize("parameters", [10**3, 10**4, 10**5])
+def test_ratio_has_about_so_many_parameters(parameters: int) -> None:
+    ratio = cost.measure_ratio(parameters, batch=4, budget=0.0)
+    assert ratio.parameters == pytest.approx(parameters, rel=0.05)
+    assert ratio.step > ratio.forward > 0
+
+
+def test_nothing_is_computed_twice() -> None:
+    _, loss = cost.problem((6, 5, 4, 3), 8)
+    counted = cost.count_applications(loss())
+    assert counted.forward == {"linear": 3, "relu": 2, "cross_entropy_mean": 1}
+    assert counted.repeated == 0
+    assert counted.backward["matmul"] == 5          # the first layer needs no gradient of its input
+    x = scalar(0.5)
+    recomputed = cr.gelu(x) + cr.tanh(x)
+    assert cost.count_applications(recomputed).repeated == 0
+
+
+def test_a_rule_that_computed_again_would_be_noticed() -> None:
+    x = scalar(0.5)
+    s = cr.sigmoid(x)
+    assert cost.count_applications(s * cr.nn.functional.softplus(x)).repeated == 1
+
+
+def test_paths_without_sharing() -> None:
+    chain = cost.count_applications(cost.shared_chain(20))
+    assert chain.forward == {"mul": 20}
+    assert chain.rules == 40
+    assert chain.walked == 2**21 - 2
+
+
+def test_cost_report(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "cost", "--quick", "--layers", "784-256-256-256-10", "--batch", "4",
+                 "--width", "90"]) == 0
+    printed = capsys.readouterr().out
+    for text in ("334,336 weights and 778 biases", "670,228", "5.59 minutes", "1.06 years",
+                 "2,097,150", "extrapolated", "measured", "0 of the 28"):
+        assert text in printed
+    assert max(map(len, printed.split("\n"))) <= 90
+
+
+def test_durations() -> None:
+    assert [cost.duration(s) for s in (2e-6, 0.0015, 12, 335.115, 33_511_500)] == [
+        "2 µs", "1.5 ms", "12 s", "5.59 minutes", "1.06 years"]
