@@ -15,7 +15,7 @@ from typing import Any as _Any
 # operations of this package alone; NumPy code of the user warns as before.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"chainrule\.")
 
-from . import attach, autograd, creation, random, rows  # noqa: E402
+from . import attach, autograd, creation, function, random, rows  # noqa: E402
 from .autograd import (  # noqa: E402
     enable_grad,
     inference_mode,

@@ -112,7 +112,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     if not is_operand(value) and not isinstance(value, Value):
         value = np.asarray(value)
     basic, arrays = parse(self, key)
-    if not arrays and self._value is not None:
+    if not arrays:
         part = bind(TABLE["slice"], self, key=basic)
         assign(part, lambda x: fitted(value, tuple(x.shape), x), "x[...] = value")
         return
@@ -121,9 +121,6 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         rest = tuple(arrays.get(i, slice(None)) for i in range(part.ndim))
         assign(part, lambda x: put(x, rest, value), "x[...] = value")
         return
-    if not arrays:
-        raise ShapeError(f"x[...] = value on a traced tensor ({type_of(self)}): build the result "
-                         "with cr.where or cr.cat")
     assign(self, lambda x: put(x, key, value), "x[...] = value")
 
 

@@ -35,14 +35,15 @@ def root_of(x: Any) -> Any:
 
 def assign(x: Any, make: Callable[[Any], Any], what: str) -> Any:
     """Write make(x) into x's memory and history; returns x."""
-    if x._value is None:
-        result = fitting(make(x), x, what)
-        if parent_of(x) is not None:
-            raise InPlaceError(f"{what} on a view inside a traced function: write it as a new "
-                               "tensor, e.g. with cr.where")
-        x._node = result._node
-        return x
     root = root_of(x)
+    if x._value is None:
+        refuse_ambiguous(root, what)
+        result = fitting(make(x), x, what)
+        if result._value is not None:
+            result = bind(TABLE["add"], bind(TABLE["zeros_like"], x), result)
+        connect(x, root, new(None, root._node), result)
+        refresh(root)
+        return x
     recording = state.recording
     check(x, root, what)
     if not recording or (root._node is None and x._node is None):
@@ -64,6 +65,21 @@ def assign(x: Any, make: Callable[[Any], Any], what: str) -> Any:
     wrote(x._value, what)
     refresh(root)
     return x
+
+
+def refuse_ambiguous(x: Any, what: str) -> None:
+    """A traced reshape may be a view or a copy, which only the memory of a real array decides."""
+    for reference in x._extra.children if x._extra is not None else ():
+        child = reference()
+        if child is None:
+            continue
+        if child._extra.view_of[0].name == "reshape" and x.ndim > 1 and (
+                [n for n in x.shape if n != 1] != [n for n in child.shape if n != 1]):
+            raise InPlaceError(
+                f"{what} inside a traced function, while {type_of(x)} and its reshape "
+                f"{type_of(child)} are both in use: whether these share memory is not known there. "
+                "Write the change as a new tensor, or reshape a clone().")
+        refuse_ambiguous(child, what)
 
 
 def check(x: Any, root: Any, what: str) -> None:

@@ -25,7 +25,8 @@ from chainrule.core.errors import (
 )
 from chainrule.core.primitive import TABLE, Variadic
 from chainrule.explain import Explanation, cost
-from chainrule.explain.examples import found
+from chainrule.explain.command import as_shown
+from chainrule.explain.examples import EXAMPLES, found, tell
 from chainrule.explain.numbers import Style
 from chainrule.explain.symbol import Sym, evaluated, written
 
@@ -219,6 +220,15 @@ def test_what_cannot_be_explained() -> None:
         cr.explain(cr.tensor(1.0))
     with pytest.raises(SettingError):
         cr.explain(w.sum(), names={"w": 3})
+
+
+def test_a_leaf_and_a_second_derivative() -> None:
+    w = scalar(0.7)
+    assert "nothing was computed" in str(cr.explain(w))
+    (slope,) = cr.autograd.grad(cr.tanh(w), w, create_graph=True)
+    bend = cr.explain(slope).gradients["w"].gradient
+    y = math.tanh(0.7)
+    assert float(bend) == pytest.approx(-2 * y * (1 - y * y), rel=1e-14)
 
 
 def test_hooks_are_mentioned_not_run() -> None:
@@ -475,6 +485,13 @@ def test_cost_report(capsys: pytest.CaptureFixture[str]) -> None:
                  "2,097,150", "extrapolated", "measured", "0 of the 28"):
         assert text in printed
     assert max(map(len, printed.split("\n"))) <= 90
+
+
+def test_terminals_without_unicode() -> None:
+    assert as_shown("∂L/∂w = −2·x²", "utf-8") == "∂L/∂w = −2·x²"
+    assert as_shown("∂L/∂w = −2·x² 木", "ascii") == "dL/dw = -2*x^2 ?"
+    for name in EXAMPLES:
+        assert "?" not in as_shown(tell(name), "ascii")
 
 
 def test_durations() -> None:

@@ -201,6 +201,11 @@ def linked_view(prim: Primitive, source: Any, params: dict[str, Any], result: An
     value = result._value
     if not isinstance(source, Value) or storage_of(value) is not storage_of(source._value):  # type: ignore[attr-defined]
         return result
+    return related(prim, source, params, result)
+
+
+def related(prim: Primitive, source: Any, params: dict[str, Any], result: Any) -> Any:
+    """The result, noted as a view of its source."""
     mine = extra(result)
     mine.parent = source
     mine.view_of = (prim, params)
@@ -291,7 +296,8 @@ def trace(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     plan = None if state.recording else UNREAD
     # handles of their own: the user's may get another node by an in-place operation
     saved = tuple([new(x._value, x._node) if isinstance(x, Value) else x for x in xs])  # type: ignore[attr-defined]
-    return new(None, node_here(prim, edges, params, saved, None, plan, out.shape, out.dtype))
+    result = new(None, node_here(prim, edges, params, saved, None, plan, out.shape, out.dtype))
+    return related(prim, xs[0], params, result) if prim.view else result
 
 
 def stretched(x: Any, shape: tuple[int, ...]) -> Any:

@@ -20,6 +20,13 @@ from .examples import EXAMPLES, Page, tell
 from .explanation import NARROWEST, WIDEST, Explanation
 from .numbers import Style
 
+ASCII = str.maketrans({
+    "∂": "d", "·": "*", "−": "-", "²": "^2", "³": "^3", "ᵀ": "^T", "Σ": "sum ", "σ": "sigmoid",
+    "⊙": "(*)", "√": "sqrt", "δ": "delta", "′": "'", "←": "<-", "÷": "/", "×": "x", "─": "-",
+    "…": "...", "⋯": "...", "≥": ">=", "≤": "<=", "≠": "!=", "≈": "~", "∞": "inf", "µ": "u",
+    "ŷ": "y^", "₁": "1", "₂": "2", "₃": "3",
+})
+
 EPILOG = """\
 examples:
   chainrule explain e1                 one neuron, every number
@@ -71,8 +78,17 @@ def run(args: argparse.Namespace) -> int:
         text = report_alone(args.layers, args.batch, args.samples, args.quick, width, colour)
     else:
         text = explain_file(args.what, style).text(width, colour)
-    print(text)
+    print(as_shown(text, getattr(sys.stdout, "encoding", None) or "utf-8"))
     return 0
+
+
+def as_shown(text: str, encoding: str) -> str:
+    """The text in characters that the output knows: ∂L/∂w becomes dL/dw where it must."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 # ---------------------------------------------------------------- a file of the user

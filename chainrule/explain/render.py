@@ -107,6 +107,8 @@ Row = tuple[str, str, list[str], str]      # number, name, right-hand sides, rem
 
 def steps(all_steps: Sequence[ForwardStep | BackwardStep], width: int, paint: Paint) -> list[str]:
     """Steps under the user's lines, in columns as far as they fit."""
+    if not all_steps:
+        return ["  nothing was computed: this is a leaf"]
     rows = [row(step) for step in all_steps]
     name_width = max(len(r[1]) for r in rows)
     columns = [column for r in rows for column in [parts_width(r)] if column]
@@ -116,10 +118,9 @@ def steps(all_steps: Sequence[ForwardStep | BackwardStep], width: int, paint: Pa
     for parts in columns:
         if sum(parts) + 3 * sum(p > 0 for p in parts) <= room:
             widths = [max(a, b) for a, b in zip(widths, parts, strict=True)]
-    remarks = max((len(r[3]) for r in rows), default=0)
-    aligned = sum(widths) + 3 * sum(w > 0 for w in widths) <= room
-    with_remarks = aligned and lead + sum(widths) + 3 * sum(w > 0 for w in widths) + 3 \
-        + remarks <= width
+    taken = sum(widths) + 3 * sum(w > 0 for w in widths)
+    aligned = taken <= room
+    for_remark = room - taken - 3
     lines: list[str] = []
     place: Place | None = None
     for step, one in zip(all_steps, rows, strict=True):
@@ -127,7 +128,7 @@ def steps(all_steps: Sequence[ForwardStep | BackwardStep], width: int, paint: Pa
             lines.append(heading(step.place, place, width, paint))
             place = step.place
         lines += laid_out(one, name_width, widths if aligned else None,
-                          with_remarks, room, paint)
+                          for_remark, room, paint)
     return lines
 
 
@@ -157,7 +158,7 @@ def parts_width(one: Row) -> list[int]:
     return [*middle, *[0] * (2 - len(middle)), len(sides[-1])]
 
 
-def laid_out(one: Row, name_width: int, widths: list[int] | None, with_remarks: bool, room: int,
+def laid_out(one: Row, name_width: int, widths: list[int] | None, for_remark: int, room: int,
              paint: Paint) -> list[str]:
     number, name, sides, remark = one
     lead = f"  {number:>3} {name:<{name_width}}"
@@ -180,7 +181,7 @@ def laid_out(one: Row, name_width: int, widths: list[int] | None, with_remarks: 
         if wide:
             line += f" = {sides[i]:<{wide}}" if i < len(sides) - 1 else " " * (3 + wide)
     line += f" = {paint(sides[-1], 'bold')}"
-    if with_remarks and remark:
+    if remark and len(remark) <= for_remark:
         line += " " * (widths[2] - len(sides[-1]) + 3) + paint(remark, "dim")
     return [line.rstrip()]
 

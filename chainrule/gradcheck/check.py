@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import autograd
-from ..autodiff import numeric
-from ..core.errors import GradientError
-from ..core.record import new
-from ..core.types import type_of
-from ..tensor import Tensor
-from ..tree import flatten, unflatten
+from chainrule import autograd
+from chainrule.autodiff import numeric
+from chainrule.core.errors import GradientError
+from chainrule.core.record import new
+from chainrule.core.types import type_of
+from chainrule.tensor import Tensor
+from chainrule.tree import flatten, unflatten
 from .compare import Options, judge, mistakes_of, suspects, worst_of
 from .jacobians import (
     Block,

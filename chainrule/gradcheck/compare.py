@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..autodiff import branches, numeric
-from ..core.cuts import recent_cuts
-from ..core.types import type_of
+from chainrule.autodiff import branches, numeric
+from chainrule.core.cuts import recent_cuts
+from chainrule.core.types import type_of
 from .jacobians import Block, refine
 from .problem import Problem, Run, output_label
 from .verdict import MODES, Excluded, Mistake, Place, at_line

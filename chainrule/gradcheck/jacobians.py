@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import autograd
-from ..autodiff import branches, numeric
-from ..autodiff.forward import push
-from ..core.node import Node
-from ..core.record import new
-from ..core.types import type_of
-from ..func import vmap
+from chainrule import autograd
+from chainrule.autodiff import branches, numeric
+from chainrule.autodiff.forward import push
+from chainrule.core.node import Node
+from chainrule.core.record import new
+from chainrule.core.types import type_of
+from chainrule.func import vmap
 from .problem import Problem, Run
 from .verdict import Excluded, GradcheckError, Place
 

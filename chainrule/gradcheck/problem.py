@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import autograd, random
-from ..autodiff import branches
-from ..autodiff.forward import keeping_everything
-from ..autodiff.reverse import reachable
-from ..core import node as clock
-from ..core.errors import DtypeError, GradientError
-from ..core.node import Node
-from ..core.types import type_of
-from ..tensor import Tensor
-from ..tree import flatten, unflatten
+from chainrule import autograd, random
+from chainrule.autodiff import branches
+from chainrule.autodiff.forward import keeping_everything
+from chainrule.autodiff.reverse import reachable
+from chainrule.core import node as clock
+from chainrule.core.errors import DtypeError, GradientError
+from chainrule.core.node import Node
+from chainrule.core.types import type_of
+from chainrule.tensor import Tensor
+from chainrule.tree import flatten, unflatten
 from .verdict import GradcheckError, at_line
 
 Function = Callable[..., Any]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..core.errors import GradientError
-from ..core.node import Node
+from chainrule.core.errors import GradientError
+from chainrule.core.node import Node
 
 MODES = {"reverse": "reverse mode", "forward": "forward mode", "batched": "batched reverse mode",
          "batched forward": "batched forward mode"}

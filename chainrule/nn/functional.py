@@ -21,13 +21,43 @@ from chainrule.shaping import one_hot, pad
 from chainrule.tensor import Tensor
 
 from .display import type_text
+from .distance import (
+    cosine_embedding_loss,
+    cosine_similarity,
+    margin_ranking_loss,
+    normalize,
+    pairwise_distance,
+    triplet_margin_loss,
+)
+from .likelihood import gaussian_nll_loss, kl_div, poisson_nll_loss
+from .nonlinear import (
+    celu,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    mish,
+    prelu,
+    relu6,
+    selu,
+    softmin,
+    softsign,
+    tanhshrink,
+    threshold,
+    written,
+)
+from .reduction import check_reduction, reduced, same_shape
 
 __all__ = [
-    "avg_pool2d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits",
-    "conv2d", "cross_entropy", "dropout", "dropout2d", "elu", "embedding", "gelu", "huber_loss",
-    "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool2d",
-    "mse_loss", "nll_loss", "one_hot", "pad", "relu", "sigmoid", "silu", "smooth_l1_loss",
-    "softmax", "softplus", "tanh",
+    "adaptive_avg_pool2d", "avg_pool2d", "batch_norm", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "cosine_embedding_loss",
+    "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu", "embedding",
+    "gaussian_nll_loss", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh",
+    "huber_loss", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax",
+    "logsigmoid", "margin_ranking_loss", "max_pool2d", "mish", "mse_loss", "nll_loss", "normalize",
+    "one_hot", "pad", "pairwise_distance", "poisson_nll_loss", "prelu", "relu", "relu6",
+    "rms_norm", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus",
+    "softsign", "tanh", "tanhshrink", "threshold", "triplet_margin_loss", "unfold",
 ]
 
 Pair = int | Sequence[int]
@@ -48,26 +78,19 @@ def pair(value: Pair, name: str = "value") -> tuple[int, int]:
 # ---------------------------------------------------------------- activations
 
 
-def _result(value: Tensor, input: Tensor, inplace: bool) -> Tensor:
-    if inplace:
-        written: Tensor = input.copy_(value)
-        return written
-    return value
-
-
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, x), element by element; the derivative at 0 is 0."""
-    return _result(rows.relu(input), input, inplace)
+    return written(rows.relu(input), input, inplace)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else negative_slope·x."""
-    return _result(rows.leaky_relu(input, negative_slope=negative_slope), input, inplace)
+    return written(rows.leaky_relu(input, negative_slope=negative_slope), input, inplace)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha·(eˣ − 1) (Clevert et al. 2016)."""
-    return _result(rows.elu(input, alpha=alpha), input, inplace)
+    return written(rows.elu(input, alpha=alpha), input, inplace)
 
 
 def tanh(input: Tensor) -> Tensor:
@@ -94,7 +117,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x·sigmoid(x), also called swish."""
-    return _result(rows.silu(input), input, inplace)
+    return written(rows.silu(input), input, inplace)
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -187,7 +210,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True,
         raise SettingError(f"dropout: p={p!r} must be between 0 and 1")
     if not training or p == 0:
         return input
-    return _result(input * _kept(input, tuple(input.shape), p), input, inplace)
+    return written(input * _kept(input, tuple(input.shape), p), input, inplace)
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True,
@@ -196,7 +219,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True,
     if not training or p == 0:
         return input
     shape = tuple(input.shape)
-    return _result(input * _kept(input, (*shape[:2], *([1] * len(shape[2:]))), p), input, inplace)
+    return written(input * _kept(input, (*shape[:2], *([1] * len(shape[2:]))), p), input, inplace)
 
 
 def _kept(input: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
@@ -225,6 +248,36 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     if weight is not None:
         result = result * weight
     return result if bias is None else result + bias
+
+
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None,
+               bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """(x − mean) / √(var + eps) over groups of channels of (N, C, ...) (Wu & He 2018)."""
+    sizes = tuple(input.shape)
+    if len(sizes) < 2 or num_groups < 1 or sizes[1] % num_groups:
+        raise ShapeError(f"group_norm got {type_text(input)}: num_groups={num_groups} must divide "
+                         "the channels, axis 1")
+    grouped = input.reshape(sizes[0], num_groups, -1)
+    centered = grouped - grouped.mean(dim=-1, keepdim=True)
+    scale = rows.rsqrt((centered * centered).mean(dim=-1, keepdim=True) + eps)
+    result = (centered * scale).reshape(*sizes)
+    channel = (1, -1, *([1] * (len(sizes) - 2)))
+    if weight is not None:
+        result = result * weight.reshape(channel)
+    return result if bias is None else result + bias.reshape(channel)
+
+
+def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
+             eps: float | None = None) -> Tensor:
+    """x / √(mean(x²) + eps) · weight over the last axes (Zhang & Sennrich 2019)."""
+    count = len(tuple(normalized_shape))
+    if tuple(input.shape[len(input.shape) - count:]) != tuple(normalized_shape):
+        raise ShapeError(f"rms_norm got {type_text(input)}: its last sizes must be "
+                         f"{tuple(normalized_shape)}")
+    least = float(np.finfo(input.dtype).eps) if eps is None else eps
+    axes = tuple(range(-count, 0))
+    result = input * rows.rsqrt((input * input).mean(dim=axes, keepdim=True) + least)
+    return result if weight is None else result * weight
 
 
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
@@ -297,6 +350,32 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pa
     return result if batched else result.squeeze(0)
 
 
+def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1,
+           padding: str | int = 0, dilation: int = 1, groups: int = 1) -> Tensor:
+    """Cross-correlation of (N, C, L) or (C, L) with weight (out, C/groups, k)."""
+    if len(input.shape) not in (2, 3):
+        raise ShapeError(f"conv1d got {type_text(input)}: it needs a batch of signals (N, C, L) or "
+                         "one signal (C, L)")
+    step, spread = (n if isinstance(n, int) else n[0] for n in (stride, dilation))
+    around = padding if isinstance(padding, str) else (
+        0, padding if isinstance(padding, int) else padding[0])
+    return conv2d(input.unsqueeze(-2), weight.unsqueeze(-2), bias, (1, step), around, (1, spread),
+                  groups).squeeze(-2)
+
+
+def unfold(input: Tensor, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0,
+           stride: Pair = 1) -> Tensor:
+    """The windows of (N, C, H, W) as columns: (N, C·kH·kW, number of windows)."""
+    kernel, around = pair(kernel_size, "kernel_size"), pair(padding, "padding")
+    x, batched = _batched("unfold", input)
+    x = _framed(x, (around[0], around[0]), (around[1], around[1]))
+    seen = window.windows(x, kernel=kernel, stride=pair(stride, "stride"),
+                          dilation=pair(dilation, "dilation"))
+    n, channels, height, width, area = seen.shape
+    columns = seen.permute(0, 1, 4, 2, 3).reshape(n, channels * area, height * width)
+    return columns if batched else columns.squeeze(0)  # type: ignore[no-any-return]
+
+
 def _batched(name: str, input: Tensor) -> tuple[Tensor, bool]:
     rank = len(input.shape)
     if rank not in (3, 4):
@@ -355,6 +434,25 @@ def avg_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, pad
     return result if batched else result.squeeze(0)
 
 
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    """Means of windows that divide (N, C, H, W) into `output_size` parts; None keeps a size."""
+    x, batched = _batched("adaptive_avg_pool2d", input)
+    wanted = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    down, across = (_averaging(n, n if size is None else size, x.dtype)
+                    for n, size in zip(x.shape[2:], wanted, strict=True))
+    result = ops.matmul(ops.matmul(down, x), across.transpose(0, 1))
+    return result if batched else result.squeeze(0)
+
+
+def _averaging(size: int, parts: int, dtype: Any) -> Tensor:
+    """The (parts, size) matrix whose rows take the mean of windows ⌊i·size/parts⌋ to ⌈(i+1)·…⌉."""
+    matrix = np.zeros((parts, size), dtype)
+    for i in range(parts):
+        first, last = i * size // parts, -(-(i + 1) * size // parts)
+        matrix[i, first:last] = 1 / (last - first)
+    return new(matrix)  # type: ignore[no-any-return]
+
+
 def _framed(x: Tensor, rows_: tuple[int, int], columns: tuple[int, int],
             value: float = 0.0) -> Tensor:
     """x (..., H, W) with rows and columns of `value` before and after."""
@@ -395,30 +493,6 @@ def _counts(size: int, kernel: int, stride: int, padding: int, inside: int, extr
 # ---------------------------------------------------------------- losses
 
 
-def reduced(loss: Tensor, reduction: str) -> Tensor:
-    """The mean, the sum or all of a loss."""
-    if reduction == "mean":
-        return loss.mean()
-    if reduction == "sum":
-        return loss.sum()
-    check_reduction(reduction)
-    return loss
-
-
-def check_reduction(reduction: str) -> None:
-    """Raises `SettingError` unless it is 'mean', 'sum' or 'none'."""
-    if reduction not in ("mean", "sum", "none"):
-        raise SettingError(f"reduction={reduction!r} must be 'mean', 'sum' or 'none'")
-
-
-def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
-    if input.shape != target.shape:
-        raise ShapeError(
-            f"{name} got input {type_text(input)} and target {type_text(target)}: the shapes must "
-            "be equal. Broadcasting them would compare every prediction with every target; use "
-            "target.reshape(input.shape) or input.squeeze(-1)")
-
-
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
              reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """(input − target)²; shapes must be equal."""
@@ -427,14 +501,14 @@ def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: An
             return rows.mse_mean(input, target)
         except (ShapeError, DtypeError):     # other dtypes, or shapes that are explained below
             pass
-    _same_shape("mse_loss", input, target)
+    same_shape("mse_loss", input, target)
     return _weighted((input - target) ** 2, weight, reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
             reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """|input − target|; shapes must be equal."""
-    _same_shape("l1_loss", input, target)
+    same_shape("l1_loss", input, target)
     return _weighted((input - target).abs(), weight, reduction)
 
 
@@ -449,7 +523,7 @@ def _weighted(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
 def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
                    reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d²/(2·beta) where |d| < beta, else |d| − beta/2, for d = input − target."""
-    _same_shape("smooth_l1_loss", input, target)
+    same_shape("smooth_l1_loss", input, target)
     if beta < 0:
         raise SettingError(f"smooth_l1_loss: beta={beta!r} must be >= 0")
     distance = (input - target).abs()
@@ -462,7 +536,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: Any = None, redu
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
                weight: Tensor | None = None) -> Tensor:
     """d²/2 where |d| <= delta, else delta·(|d| − delta/2) (Huber 1964)."""
-    _same_shape("huber_loss", input, target)
+    same_shape("huber_loss", input, target)
     if delta <= 0:
         raise SettingError(f"huber_loss: delta={delta!r} must be > 0")
     distance = (input - target).abs()
@@ -583,7 +657,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
                          size_average: Any = None, reduce: Any = None,
                          reduction: str = "mean") -> Tensor:
     """−(y·log p + (1−y)·log(1−p)) for probabilities p; the logarithms are at least −100."""
-    _same_shape("binary_cross_entropy", input, target)
+    same_shape("binary_cross_entropy", input, target)
     array = input._value
     if isinstance(array, np.ndarray) and array.size and not (array.min() >= 0
                                                              and array.max() <= 1):
@@ -603,7 +677,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
 
     `pos_weight` multiplies the term of the positive class.
     """
-    _same_shape("binary_cross_entropy_with_logits", input, target)
+    same_shape("binary_cross_entropy_with_logits", input, target)
     if pos_weight is None:
         losses = rows.bce_with_logits(input, target)
     else:

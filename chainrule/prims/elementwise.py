@@ -147,10 +147,10 @@ floor_divide = elementwise("floor_divide", promote="number", eval=_floor_divide,
 remainder = elementwise("remainder", promote="number", eval=_remainder, domain=(0.6, 0.9),
     pulls=(lambda g, y, a, b: g, lambda g, y, a, b: -g * floor(a / b)),
     show=show.infix(" mod ", 2, associative=False),
-    doc="a − b·⌊a/b⌋, with the sign of b as in Python.")
+    kinks=lambda a, b: np.floor(a / b), doc="a − b·⌊a/b⌋, with the sign of b as in Python.")
 fmod = elementwise("fmod", promote="number", eval=np.fmod, domain=(0.6, 0.9),
     pulls=(lambda g, y, a, b: g, lambda g, y, a, b: -g * trunc(a / b)),
-    doc="a − b·trunc(a/b), with the sign of a as in C.")
+    kinks=lambda a, b: np.trunc(a / b), doc="a − b·trunc(a/b), with the sign of a as in C.")
 maximum = elementwise("maximum", eval=np.maximum, show=show.function("max"),
     pulls=(lambda g, y, a, b: share(g, a > b, b > a), lambda g, y, a, b: share(g, b > a, a > b)),
     kinks=lambda a, b: a > b, doc="The larger of a and b; a tie shares the gradient equally.")
@@ -220,18 +220,25 @@ clamp = elementwise("clamp", eval=_clamp, options={"min": None, "max": None},
 
 sign = elementwise("sign", partials=0,
     eval=lambda x: np.copy(x) if x.dtype.kind == "b" else np.sign(x), at={0.0: 0.0, -inf: -1.0},
-    domain=(0.1, 2.0), doc="−1, 0 or 1; derivative 0.")
+    domain=(0.1, 2.0), kinks=np.sign, doc="−1, 0 or 1; derivative 0.")
 floor = elementwise("floor", eval=np.floor, partials=0, domain=(0.1, 0.9),
     at={0.0: 0.0, -0.5: -1.0}, show=lambda a: (f"⌊{a[0]}⌋", 9),
-    doc="The largest integer not above x; derivative 0.")
+    kinks=np.floor, doc="The largest integer not above x; derivative 0.")
 ceil = elementwise("ceil", eval=np.ceil, partials=0, domain=(0.1, 0.9), at={0.5: 1.0},
-    show=lambda a: (f"⌈{a[0]}⌉", 9), doc="The smallest integer not below x; derivative 0.")
+    show=lambda a: (f"⌈{a[0]}⌉", 9), kinks=np.ceil,
+    doc="The smallest integer not below x; derivative 0.")
 trunc = elementwise("trunc", eval=np.trunc, partials=0, domain=(0.1, 0.9), at={-1.5: -1.0},
-    doc="x without its fraction; derivative 0.")
-frac = elementwise("frac", eval=lambda x: np.subtract(x, np.trunc(x)), partials=1,
-    domain=(0.1, 0.9), at={-1.5: -0.5}, doc="The fraction of x, with the sign of x; derivative 1.")
+    kinks=np.trunc, doc="x without its fraction; derivative 0.")
+def _refuse_whole(x: Any) -> None:
+    if x.dtype.kind != "f":
+        raise DtypeError(f"frac of {type_of(x)}: whole numbers have no fraction; x.float() has")
+
+
+frac = elementwise("frac", check=_refuse_whole, eval=lambda x: np.subtract(x, np.trunc(x)), partials=1,
+    domain=(0.1, 0.9), at={-1.5: -0.5}, kinks=np.trunc, doc="The fraction of x, with the sign of x; derivative 1.")
 round_ = elementwise("round", promote="number", eval=lambda x, decimals: np.round(x, decimals), partials=0,
     options={"decimals": 0}, domain=(0.1, 0.4), at={0.5: 0.0, 1.5: 2.0, 2.5: 2.0},
+    kinks=np.round,
     doc="The nearest integer (or multiple of 10^−decimals), halves to even; derivative 0.")
 
 # ---------------------------------------------------------------- powers, exponentials, logarithms
@@ -262,8 +269,15 @@ logaddexp = elementwise("logaddexp", eval=np.logaddexp, promote="float",
     pulls=(lambda g, y, a, b: g / (1 + exp(b - a)), lambda g, y, a, b: g / (1 + exp(a - b))),
     doc="log(exp(a) + exp(b)), stable for large |a| and |b|.")
 logit = elementwise("logit", eval=lambda x: np.log(x / (1 - x)), promote="float",
-    pulls=lambda g, y, x: g / (x * (1 - x)), domain=(0.1, 0.9), public="_logit",
+    pulls=lambda g, y, x: where((x > 0) & (x < 1), g / (x * (1 - x)), _logit_edge(g, x)),
+    domain=(0.1, 0.9), public="_logit",
     at={0.5: 0.0, 1.0: inf, 0.0: -inf}, doc="log(x/(1 − x)), the inverse of the sigmoid.")
+
+
+def _logit_edge(g: Any, x: Any) -> Any:
+    """∞ at 0 and 1, and no slope outside."""
+    return where(eq(x, 0) | eq(x, 1), g * inf, g * math.nan)
+
 
 # ---------------------------------------------------------------- trigonometric and hyperbolic
 
@@ -342,7 +356,8 @@ leaky_relu = elementwise("leaky_relu", options={"negative_slope": 0.01},
 elu = elementwise("elu", options={"alpha": 1.0},
     eval=lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))).astype(x.dtype),
     pulls=lambda g, y, x, alpha: where(x > 0, g, g * (y + alpha)),
-    at={0.0: 0.0, -inf: -1.0}, doc="x where positive, else alpha·(exp(x) − 1).")
+    at={0.0: 0.0, -inf: -1.0}, kinks=lambda x, alpha: (x > 0) & (alpha != 1),
+    doc="x where positive, else alpha·(exp(x) − 1).")
 softplus = elementwise("softplus", promote="float",
     eval=lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
     pulls=lambda g, y, x: g * sigmoid(x), at={inf: inf, -inf: 0.0},
@@ -378,7 +393,7 @@ gelu = elementwise("gelu", promote="float", eval=_gelu, pulls=_gelu_pull,
     doc="x·Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016).")
 hardtanh = elementwise("hardtanh", options={"min_val": -1.0, "max_val": 1.0},
     eval=lambda x, min_val, max_val: _clamp(x, min_val, max_val).astype(x.dtype, copy=False),
-    pulls=lambda g, y, x, min_val, max_val: keep(g, (x > min_val) & (x < max_val)),
+    pulls=lambda g, y, x, min_val, max_val: keep(g, ~((x <= min_val) | (x >= max_val))),
     at={0.5: 0.5, 3.0: 1.0, -inf: -1.0}, kinks=lambda x, min_val, max_val: _inside(x, min_val, max_val),
     public="_hardtanh", doc="x limited to [min_val, max_val]; derivative 0 at the limits.")
 bce_with_logits = elementwise("bce_with_logits", promote="float", domain=(0.1, 0.9),

@@ -49,6 +49,7 @@ def _extreme(name: str, eval: Any, word: str) -> Any:
                              ((rng.normal(size=(2, 3)),), {"axes": (0, 1)}),
                              ((rng.normal(size=(2, 3, 2)),), {"axes": (1,)})],
         show=lambda a, axes: (f"{word}({a[0]})", 9),
+        kinks=lambda x, axes: x == np.expand_dims(eval(x, axes), axes),
         doc=f"The {word} over the given axes; ties share the gradient equally.")
     return row
 
@@ -160,25 +161,25 @@ prod = composite("prod", definition=_prod, public="_prod", options={"axis": 0},
     show=lambda a, axis: (f"Π{show.bracket(*a, 3)}", 2), doc="The product along an axis.")
 
 
-def _scan(join: Any, empty: float) -> Any:
+def _scan(join: Any) -> Any:
     """The definition of a running operation: each element joined with the one 1, 2, 4 ... before."""
     def definition(x: Any, axis: int) -> Any:
         n, shift = x.shape[axis], 1
         while shift < n:
-            edge = zeros_like(_padded(x, axis, 0, shift)) + empty
-            x = join(x, concatenate(edge, _padded(x, axis, 0, n - shift), axis=axis))
+            later = join(_padded(x, axis, shift, n), _padded(x, axis, 0, n - shift))
+            x = concatenate(_padded(x, axis, 0, shift), later, axis=axis)
             shift *= 2
         return x
     return definition
 
 
-cumprod = composite("cumprod", definition=_scan(lambda a, b: a * b, 1), public="_cumprod", options={"axis": 0},
+cumprod = composite("cumprod", definition=_scan(lambda a, b: a * b), public="_cumprod", options={"axis": 0},
     eval=lambda x, axis: np.multiply.accumulate(x, axis, dtype=x.dtype),
     infer=lambda a, axis: a,
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
                          ((rng.normal(size=(5, 2)),), {"axis": 0})],
     doc="The running product along an axis.")
-logcumsumexp = composite("logcumsumexp", definition=_scan(logaddexp, -np.inf),
+logcumsumexp = composite("logcumsumexp", definition=_scan(logaddexp),
     public="_logcumsumexp", options={"axis": 0},
     eval=lambda x, axis: np.logaddexp.accumulate(x, axis, dtype=x.dtype),
     infer=lambda a, axis: a,
