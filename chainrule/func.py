@@ -19,6 +19,7 @@ from .core.errors import BatchingError, GradientError, NotScalarError, ShapeErro
 from .core.primitive import TABLE
 from .core.record import new, placeholder
 from .core.types import ArrayType, type_of
+from .inplace import assign
 from .tensor import Tensor
 from .tree import flatten, tree_map, unflatten
 
@@ -396,8 +397,8 @@ def vmap(f: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
                      kwargs: dict[str, Any]) -> Any:
         items = [x if d is None else placeholder(_item(x, d))
                  for x, d in zip(flat, dims, strict=True)]
-        env = {item._node: (x, d) for item, x, d in zip(items, flat, dims, strict=True)
-               if d is not None}
+        nodes = [None if d is None else item._node for item, d in zip(items, dims, strict=True)]
+        env = {node: (x, d) for node, x, d in zip(nodes, flat, dims, strict=True) if d is not None}
         before = state.draws, state.tracing
         draws = state.draws = Draws(randomness, size, before[0])
         state.tracing = "vmap"
@@ -405,6 +406,8 @@ def vmap(f: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
             y = f(*unflatten(structure, items), **kwargs)
         finally:
             state.draws, state.tracing = before
+        written = [(item, x, d) for item, x, d, node in zip(items, flat, dims, nodes, strict=True)
+                   if d is not None and item._node is not node]
         env.update(draws.env)
         outputs, out_structure = flatten(y)
         for out in outputs:
@@ -413,8 +416,12 @@ def vmap(f: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
                                     f"{type(out).__name__}: {out!r:.60}")
         places = _dims_for(out_dims, y, out_structure) if not isinstance(out_dims, int) else [
             out_dims] * len(outputs)
+        found = replay([*outputs, *[item for item, _, _ in written]], env)
         values = [_with_axis(value, axis, place, size)
-                  for (value, axis), place in zip(replay(outputs, env), places, strict=True)]
+                  for (value, axis), place in zip(found, places, strict=False)]
+        for (_, x, d), (new_value, axis) in zip(written, found[len(outputs):], strict=True):
+            assign(x, lambda _, v=new_value, a=axis, d=d: _with_axis(v, a, d, size),
+                   "a function inside vmap")
         return unflatten(out_structure, values)
 
     return batched

@@ -96,7 +96,7 @@ STEP = 1e-5
 
 
 def faulty_rules(path: Path, mode: str) -> list[Fault]:
-    """The rules on a path that are wrong by themselves: one per row and operand, first use first."""
+    """The rules on a path that are wrong by themselves: one per row and operand."""
     found: dict[tuple[Any, int], Fault] = {}
     for node in path:
         for i, edge in enumerate(node.inputs):

@@ -1,14 +1,16 @@
 """Finite differences of functions of arrays: the model-free truth that derivatives are held to.
 
-The centred difference (f(x + h·d) − f(x − h·d)) / 2h is off by h²/6 · f''' (truncation) and by about
-ε·|f|/h (rounding), so its error falls, then rises, as h shrinks: a V with its lowest point near
-h = ε^(1/3), 6e-6 in float64 and 5e-3 in float32 (Press et al., Numerical Recipes, section 5.7).
+The centred difference (f(x + h·d) − f(x − h·d)) / 2h is off by h²/6 · f''' (truncation) and by
+about ε·|f|/h (rounding), so its error falls, then rises, as h shrinks: a V with its lowest point
+near h = ε^(1/3), 6e-6 in float64 and 5e-3 in float32 (Press et al., Numerical Recipes, section
+5.7).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,7 +68,7 @@ def settled(stencils: Sequence[Stencil]) -> tuple[Array, Array]:
     order = sorted(stencils, key=lambda one: -one.step)
     best = order[-1].slope
     error = order[-1].noise if len(order) == 1 else np.full_like(best, np.inf)
-    for wide, narrow in zip(order, order[1:], strict=False):
+    for wide, narrow in pairwise(order):
         ratio = (wide.step / narrow.step) ** 2
         a, b = wide.slope, narrow.slope
         value = (ratio * b - a) / (ratio - 1)
@@ -216,7 +218,7 @@ def _times_operand(got: Array, right: Array, x: Array) -> str:
     if np.ptp(x) == 0:
         return ""                        # a constant factor, and that was no match
     if alike(got, right * x):
-        return "every number is the right one times its own input: x is multiplied in once too often"
+        return "every number is the right one times its own input: a factor x too many"
     if alike(got * x, right):
         return "every number is the right one divided by its own input: a factor x is missing"
     return ""

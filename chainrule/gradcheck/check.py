@@ -20,6 +20,7 @@ from chainrule.core.record import new
 from chainrule.core.types import type_of
 from chainrule.tensor import Tensor
 from chainrule.tree import flatten, unflatten
+
 from .compare import Options, judge, mistakes_of, suspects, worst_of
 from .jacobians import (
     Block,
@@ -34,13 +35,26 @@ from .jacobians import (
     reverse_jacobians,
 )
 from .problem import Problem, Run, examined, output_label
-from .verdict import MODES, GradcheckError, Place, Verdict
+from .verdict import MODES, GradcheckError, Place, Verdict, stopped
 
 Function = Callable[..., Any]
 LARGEST_JACOBIAN = 50_000_000
 
 
 def check(problem: Problem, options: Options, fast: bool, raise_exception: bool) -> Verdict:
+    """Derivatives of all modes against differences; a false verdict is raised if wanted."""
+    try:
+        verdict = run_check(problem, options, fast)
+        if not verdict:
+            raise GradcheckError(verdict)
+    except GradcheckError as error:
+        if raise_exception:
+            raise
+        verdict = error.verdict
+    return verdict
+
+
+def run_check(problem: Problem, options: Options, fast: bool) -> Verdict:
     """Derivatives of all modes against differences."""
     here = examined(problem)
     floats = [y for y in here.outputs if y.dtype.kind == "f"]
@@ -59,10 +73,8 @@ def check(problem: Problem, options: Options, fast: bool, raise_exception: bool)
         modes = [m for m in modes if "forward" not in m]
         notes.append(f"forward mode was not checked: {lacking.name} has no rule for tangents")
     if fast:
-        verdict = fast_check(problem, options, here, floats, blocks, modes, notes)
-        if verdict is not None:
-            return verdict
-        return check(problem, options, False, raise_exception)
+        quick = fast_check(problem, options, here, floats, blocks, modes, notes)
+        return quick if quick is not None else run_check(problem, options, False)
     timed = time.perf_counter()
     passes = reverse_jacobians(floats, blocks) if "reverse" in modes else 0
     reverse_seconds = time.perf_counter() - timed
@@ -83,17 +95,14 @@ def check(problem: Problem, options: Options, fast: bool, raise_exception: bool)
         tolerance = judge(problem, block, here, starts, options)
         mistakes += mistakes_of(problem, block, blocks, tolerance, floats, starts)
     spent = problem.evaluations - before
-    compared = sum(int(b.compared.sum()) for b in blocks)
+    counted = sum(int(b.compared.sum()) for b in blocks)
     error, relative, where = worst_of(blocks, starts)
-    verdict = Verdict(
-        problem.title, len(blocks), sum(b.x.numel() for b in blocks), compared,
+    return Verdict(
+        problem.title, len(blocks), sum(b.x.numel() for b in blocks), counted,
         tuple(MODES[m] for m in modes), error, relative, where, tuple(mistakes),
         tuple(e for b in blocks for e in b.excluded.values()),
         tuple(suspects(problem, mistakes, blocks, here) if mistakes else ()), tuple(notes),
         problem.evaluations, spent, passes, seconds, reverse_seconds)
-    if raise_exception and not verdict:
-        raise GradcheckError(str(verdict), verdict)
-    return verdict
 
 
 def repeat(problem: Problem, floats: Sequence[Any], blocks: Sequence[Block], tol: float) -> None:
@@ -106,14 +115,14 @@ def repeat(problem: Problem, floats: Sequence[Any], blocks: Sequence[Block], tol
         again = np.zeros(block.right.shape[1]) if g is None else g.ravel()
         error = np.abs(again - block.got["reverse"][row])
         if (error > tol).any():
-            raise GradcheckError(f"{problem.title}: wrong. Two backward passes through one graph "
-                                 f"differ by {error.max():.3g} in {block.label}; nondet_tol="
-                                 f"{tol:g} allows less. A rule depends on something that changes.")
+            raise stopped(problem.title, "wrong", "Two backward passes through one graph differ by "
+                          f"{error.max():.3g} in {block.label}; nondet_tol={tol:g} allows less. A "
+                          "rule depends on something that changes.", problem.evaluations)
 
 
 def fast_check(problem: Problem, options: Options, here: Run, floats: Sequence[Any],
                blocks: Sequence[Block], modes: Sequence[str], notes: list[str]) -> Verdict | None:
-    """vᵀJu along one random direction u of each input and one v of the outputs; None if in doubt."""
+    """vᵀJu along a random direction u of each input and v of the outputs; None if in doubt."""
     rng = np.random.default_rng(0)
     v = rng.normal(size=here.values.size)
     tracked = [y for y in floats if y._node is not None]
@@ -140,8 +149,9 @@ def fast_check(problem: Problem, options: Options, here: Run, floats: Sequence[A
         relative = max(relative, max(error - noise, 0.0) / (abs(right) or 1.0))
         if where is None or error > largest:
             largest, where = error, Place(block.label, ())
+    numbers = sum(b.x.numel() for b in blocks)
     return Verdict(
-        problem.title, len(blocks), sum(b.x.numel() for b in blocks), sum(b.x.numel() for b in blocks),
+        problem.title, len(blocks), numbers, numbers,
         tuple(MODES[m] for m in modes if m in ("reverse", "forward")), largest, relative, where, (),
         (), (), (*notes, "fast_mode: one random direction for each input"), problem.evaluations,
         problem.evaluations - before, 1, time.perf_counter() - timed, reverse_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,12 @@ import numpy as np
 from chainrule.autodiff import branches, numeric
 from chainrule.core.cuts import recent_cuts
 from chainrule.core.types import type_of
+
 from .jacobians import Block, refine
 from .problem import Problem, Run, output_label
 from .verdict import MODES, Excluded, Mistake, Place, at_line
+
+MOST_REFINED = 64                # of the columns that disagree; the others keep their first step
 
 
 class Options(NamedTuple):
@@ -35,7 +39,7 @@ def allowed(block: Block, starts: Sequence[int], options: Options) -> Any:
     size = np.abs(np.where(np.isfinite(block.right), block.right, 0.0))
     size[:, ~block.compared] = 0.0
     atol = np.empty_like(size)
-    for start, stop in zip(starts, starts[1:], strict=False):
+    for start, stop in pairwise(starts):
         scale = size[start:stop].max(initial=0.0)
         atol[start:stop] = np.minimum(options.atol, np.maximum(0.01 * scale,
                                                                block.noise[start:stop]))
@@ -56,7 +60,9 @@ def judge(problem: Problem, block: Block, here: Run, starts: Sequence[int],
     doubtful = np.zeros(block.right.shape, bool)
     for mode in block.got:
         doubtful |= off(block, mode, tolerance)
-    for j in np.flatnonzero(doubtful.any(axis=0)):
+    columns = np.flatnonzero(doubtful.any(axis=0))
+    chosen = np.linspace(0, len(columns) - 1, min(len(columns), MOST_REFINED)).astype(int)
+    for j in columns[np.unique(chosen)]:
         refine(problem, block, here, int(j))
     tolerance = allowed(block, starts, options)
     for mode in block.got:
@@ -72,10 +78,14 @@ def mistakes_of(problem: Problem, block: Block, blocks: Sequence[Block], toleran
                 floats: Sequence[Any], starts: Sequence[int]) -> list[Mistake]:
     """What is wrong with one input, mode by mode, the worst numbers first."""
     found = []
+    told: set[str] = set()
     for mode, got in block.got.items():
         wrong = off(block, mode, tolerance)
-        if not wrong.any():
+        if mode in told or not wrong.any():
             continue
+        together = [m for m, other in block.got.items() if m not in told and np.allclose(
+            other, got, rtol=1e-6, atol=1e-12, equal_nan=True)]
+        told.update(together)
         error = np.where(wrong, np.abs(got - block.right), -1.0)
         error[wrong & ~np.isfinite(error)] = np.inf
         order = np.argsort(-error, axis=None, kind="stable")[:min(5, int(wrong.sum()))]
@@ -86,7 +96,8 @@ def mistakes_of(problem: Problem, block: Block, blocks: Sequence[Block], toleran
             rows.append((Place(block.label, block.place(int(j))),
                          Place(output_label(problem, k, floats), index),
                          float(got[r, j]), float(block.right[r, j])))
-        found.append(Mistake(MODES[mode], block.label, type_of(block.x), int(wrong.sum()),
+        found.append(Mistake(" and ".join(MODES[m] for m in together), tuple(together),
+                             block.label, type_of(block.x), int(wrong.sum()),
                              int(block.compared.sum()) * len(got), tuple(rows),
                              cause_of(block, mode, blocks, floats)))
     return found
@@ -96,7 +107,7 @@ def cause_of(block: Block, mode: str, blocks: Sequence[Block], floats: Sequence[
     def boxed(jacobian: Any) -> Any:
         return np.where(block.compared, jacobian, 0.0).reshape(-1, *block.x.shape)
 
-    counts = {}
+    counts: dict[str, int] = {}
     for name, n in ((f"the size of {block.label}", block.x.numel()),
                     *((f"axis {a} of {block.label}", n) for a, n in enumerate(block.x.shape)),
                     *(("the size of the output", y.numel()) for y in floats[:1])):
@@ -113,7 +124,7 @@ def suspects(problem: Problem, mistakes: Sequence[Mistake], blocks: Sequence[Blo
     told = []
     seen: set[tuple[Any, int]] = set()
     for mode in ("reverse", "forward"):
-        if any(m.mode.endswith(MODES[mode]) for m in mistakes):
+        if any(mode in m.modes for m in mistakes):
             for fault in branches.faulty_rules(here.path, mode):
                 key = (fault.node.prim, fault.operand)
                 if key not in seen:
@@ -149,7 +160,7 @@ def worst_of(blocks: Sequence[Block], starts: Sequence[int]) -> tuple[float, flo
         chosen = block.compared
         if not chosen.any():
             continue
-        for start, stop in zip(starts, starts[1:], strict=False):
+        for start, stop in pairwise(starts):
             right = np.where(chosen, block.right, 0.0)[start:stop]
             scale = np.abs(right).max(initial=0.0)
             for got in block.got.values():

@@ -14,8 +14,9 @@ from chainrule.core.node import Node
 from chainrule.core.record import new
 from chainrule.core.types import type_of
 from chainrule.func import vmap
+
 from .problem import Problem, Run
-from .verdict import Excluded, GradcheckError, Place
+from .verdict import Excluded, Place, stopped
 
 CLOSER = 64                      # how much nearer a step is tried when the first crosses a kink
 
@@ -70,8 +71,8 @@ def one_pass(y: Any, xs: Sequence[Any], k: int) -> list[Any]:
     grads = autograd.grad(y, xs, new(seed.reshape(y.shape)), retain_graph=True, allow_unused=True)
     for x, g in zip(xs, grads, strict=True):
         if g is not None and g.shape != x.shape:
-            raise GradcheckError(f"gradcheck: wrong. The gradient of a {type_of(x)} input has the "
-                                 f"shape {list(g.shape)}; it must have the shape of the input.")
+            raise stopped("gradcheck", "wrong", f"The gradient of a {type_of(x)} input has the shape "
+                          f"{list(g.shape)}; it must have the shape of the input.")
     return [None if g is None else g._value for g in grads]
 
 
@@ -163,7 +164,7 @@ def differences(problem: Problem, block: Block, here: Run, eps: float) -> None:
 
 
 def refine(problem: Problem, block: Block, here: Run, j: int) -> None:
-    """More steps for a column that disagrees: the best of them, or the finding that none settles."""
+    """More steps for a column that disagrees: the best of them, or why none will do."""
     probe = Probe(problem, block.x)
     direction = numeric.unit(block.x.shape, block.place(j))
     step = block.steps[j]

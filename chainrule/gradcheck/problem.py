@@ -14,11 +14,11 @@ from chainrule.autodiff.forward import keeping_everything
 from chainrule.autodiff.reverse import reachable
 from chainrule.core import node as clock
 from chainrule.core.errors import DtypeError, GradientError
-from chainrule.core.node import Node
 from chainrule.core.types import type_of
 from chainrule.tensor import Tensor
 from chainrule.tree import flatten, unflatten
-from .verdict import GradcheckError, at_line
+
+from .verdict import at_line, stopped
 
 Function = Callable[..., Any]
 
@@ -55,8 +55,8 @@ class Problem:
                 found.setdefault(id(x), (i, x))
         if not found:
             raise GradientError(
-                f"{self.title}: none of the {len(self.leaves)} inputs requires a gradient, so there "
-                "is nothing to check. Make those to be checked with cr.tensor(..., "
+                f"{self.title}: none of the {len(self.leaves)} inputs requires a gradient, so "
+                "there is nothing to check. Make those to be checked with cr.tensor(..., "
                 "dtype=cr.float64, requires_grad=True) or x.double().requires_grad_().")
         chosen = list(found.values())
         for i, x in chosen:
@@ -132,26 +132,27 @@ def examined(problem: Problem) -> Run:
                                 "on x.clone().")
     floats = [y for y in first.outputs if y.dtype.kind == "f"]
     if not floats:
-        raise GradientError(nothing_smooth(problem, first))
+        raise stopped(problem.title, "inconclusive", nothing_smooth(first), problem.evaluations)
     for k, y in enumerate(floats):
         if y.dtype != np.float64:
             raise DtypeError(needs_float64(problem.title, output_label(problem, k, floats), y)
                              + cast_note(first.path))
     second = problem.run()
     if first.values.shape != second.values.shape or not branches.same(first.values, second.values):
-        raise GradcheckError(not_repeatable(problem, first, second, drew))
+        raise stopped(problem.title, "inconclusive", not_repeatable(first, second, drew),
+                      problem.evaluations)
     return first
 
 
-def nothing_smooth(problem: Problem, run: Run) -> str:
+def nothing_smooth(run: Run) -> str:
     shown = ", ".join(str(type_of(y)) for y in run.outputs) or "no tensor"
-    return (f"{problem.title}: the function returns {shown}, which has no derivative: positions, "
+    return (f"The function returns {shown}, which has no derivative: positions, "
             "counts and comparisons (argmax, argsort, >) do not change continuously with the "
             "input. Return the float tensor they were taken from, or a smooth stand-in (softmax "
             "for argmax, sigmoid for a comparison).")
 
 
-def not_repeatable(problem: Problem, a: Run, b: Run, drew: bool) -> str:
+def not_repeatable(a: Run, b: Run, drew: bool) -> str:
     moved = branches.moved_constants(a.path, b.path)
     parted = branches.parting(a.path, b.path)
     node = moved[0][0] if moved else parted
@@ -163,7 +164,7 @@ def not_repeatable(problem: Problem, a: Run, b: Run, drew: bool) -> str:
         cause = ("Something changes between calls: running statistics (call model.eval()), a "
                  "counter, the time, or random numbers from elsewhere.")
     size = np.abs(a.values - b.values).max() if a.values.shape == b.values.shape else np.inf
-    return (f"{problem.title}: inconclusive. Two evaluations with the same inputs differ by "
+    return (f"Two evaluations with the same inputs differ by "
             f"{size:.3g}, so differences mean nothing. {cause}{where}")
 
 

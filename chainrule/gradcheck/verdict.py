@@ -49,6 +49,7 @@ class Mistake(NamedTuple):
     """One input whose derivative is wrong in one mode. Rows: (input, output, got, right)."""
 
     mode: str
+    modes: tuple[str, ...]
     label: str
     type: Any
     wrong: int
@@ -57,8 +58,8 @@ class Mistake(NamedTuple):
     cause: str
 
     def __str__(self) -> str:
-        lines = [f"  {self.mode}, {self.label} ({self.type}): {self.wrong} of {self.compared} "
-                 "derivatives are wrong"]
+        lines = [(f"  {self.label} ({self.type}): {self.wrong} of {self.compared} derivatives by "
+                  f"{self.mode} are wrong")]
         for where, output, got, right in self.rows:
             ratio = f", {got / right:.4g} times that" if right and got == got else ""
             lines.append(f"    d {output} / d {where}: {got:.7g}, differences give {right:.7g}"
@@ -94,7 +95,7 @@ class Verdict:
     in `excluded`. `error` is the largest deviation and `relative` the same relative to the largest
     derivative of its block, without what rounding explains; it is at `worst`. `evaluations` counts
     all calls of the function, `difference_evaluations` those for differences, `backward_passes`
-    those that gave the same numbers.
+    those that gave the same numbers. `stopped` says why the check could not be run to its end.
     """
 
     title: str
@@ -114,10 +115,13 @@ class Verdict:
     backward_passes: int
     difference_seconds: float
     reverse_seconds: float
+    stopped: str = ""
 
     @property
     def word(self) -> str:
         """right, uncomfortable (within the tolerances, but not close), wrong or inconclusive."""
+        if self.stopped:
+            return self.stopped.partition(": ")[2].partition(".")[0]
         if self.mistakes:
             return "wrong"
         if not self.compared:
@@ -130,13 +134,16 @@ class Verdict:
     @property
     def cost(self) -> str:
         """What differences cost, against backpropagation."""
-        text = f"Differences took {plural(self.difference_evaluations, 'evaluation')} of the function"
+        calls = plural(self.difference_evaluations, "evaluation")
+        text = f"The differences took {calls} of the function"
         if self.backward_passes:
-            passes = plural(self.backward_passes, "backward pass").replace("passs", "passes")
-            text += f"; {passes} gave the same numbers"
+            n = self.backward_passes
+            text += f"; {n:,} backward pass{'' if n == 1 else 'es'} would do"
         return text + "."
 
     def __repr__(self) -> str:
+        if self.stopped:
+            return self.stopped
         scope = f"{plural(self.inputs, 'input')} ({plural(self.numbers, 'number')})"
         modes = " and ".join(self.modes)
         agree = "agrees" if len(self.modes) == 1 else "agree"
@@ -154,8 +161,8 @@ class Verdict:
             lines = [f"{self.title}: inconclusive. {scope}, and none could be compared"]
         else:
             where = f" (worst: {self.worst})" if self.worst is not None else ""
-            lines = [f"{self.title}: {self.word}. {scope}: {modes} {agree} with centred "
-                     f"differences to {self.error:.1e}{where}"]
+            lines = [(f"{self.title}: {self.word}. {scope}: {modes} {agree} with centred "
+                      f"differences to {self.error:.1e}{where}")]
             if self.word == "uncomfortable":
                 lines.append(f"  The relative error {self.relative:.1e} is within the tolerances, "
                              "but a right gradient of a smooth function is below 1e-7; near kinks "
@@ -173,6 +180,12 @@ class Verdict:
 class GradcheckError(GradientError):
     """A gradient that is wrong, or that could not be checked; `verdict` holds what was found."""
 
-    def __init__(self, message: str, verdict: Verdict | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(str(verdict))
         self.verdict = verdict
+
+
+def stopped(title: str, word: str, reason: str, evaluations: int = 0) -> GradcheckError:
+    """The error that ends a check early."""
+    return GradcheckError(Verdict(title, 0, 0, 0, (), 0.0, 0.0, None, (), (), (), (), evaluations,
+                                  0, 0, 0.0, 0.0, f"{title}: {word}. {reason}"))

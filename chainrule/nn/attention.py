@@ -11,7 +11,7 @@ from chainrule.core.errors import SettingError
 from chainrule.core.record import new
 from chainrule.tensor import Tensor
 
-from .functional import dropout
+from .noise import dropout
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,

@@ -29,7 +29,9 @@ from .distance import (
     pairwise_distance,
     triplet_margin_loss,
 )
+from .attention import scaled_dot_product_attention
 from .likelihood import gaussian_nll_loss, kl_div, poisson_nll_loss
+from .noise import dropout, dropout2d
 from .nonlinear import (
     celu,
     glu,
@@ -56,7 +58,7 @@ __all__ = [
     "huber_loss", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax",
     "logsigmoid", "margin_ranking_loss", "max_pool2d", "mish", "mse_loss", "nll_loss", "normalize",
     "one_hot", "pad", "pairwise_distance", "poisson_nll_loss", "prelu", "relu", "relu6",
-    "rms_norm", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus",
+    "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus",
     "softsign", "tanh", "tanhshrink", "threshold", "triplet_margin_loss", "unfold",
 ]
 
@@ -146,7 +148,7 @@ def _class_dim(name: str, input: Tensor, dim: int | None) -> int:
     return dim
 
 
-# ---------------------------------------------------------------- linear, embedding, dropout
+# ---------------------------------------------------------------- linear, embedding
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -198,35 +200,6 @@ def _within(array: Any, count: int) -> bool:
 
 
 _UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
-
-
-def dropout(input: Tensor, p: float = 0.5, training: bool = True,
-            inplace: bool = False) -> Tensor:
-    """Zeroes elements with probability `p` and scales the rest by 1/(1−p); off in evaluation.
-
-    (Srivastava et al. 2014)
-    """
-    if not 0 <= p <= 1:
-        raise SettingError(f"dropout: p={p!r} must be between 0 and 1")
-    if not training or p == 0:
-        return input
-    return written(input * _kept(input, tuple(input.shape), p), input, inplace)
-
-
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True,
-              inplace: bool = False) -> Tensor:
-    """As `dropout`, for whole channels of (N, C, H, W)."""
-    if not training or p == 0:
-        return input
-    shape = tuple(input.shape)
-    return written(input * _kept(input, (*shape[:2], *([1] * len(shape[2:]))), p), input, inplace)
-
-
-def _kept(input: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
-    """0 with probability p, else 1/(1−p)."""
-    with no_grad():
-        keep = (random.rand(*shape) >= p).to(input.dtype)
-        return keep * (1 / (1 - p)) if p < 1 else keep * 0.0
 
 
 # ---------------------------------------------------------------- normalization

@@ -27,7 +27,7 @@ LOG2, LOG10 = math.log(2.0), math.log(10.0)
 identity = elementwise("identity", eval=np.copy, partials=1, public="clone", show=show.same,
     doc="A copy that stays connected: the gradient passes unchanged.")
 zeros_like = elementwise("zeros_like", eval=np.zeros_like, partials=None, public="_zeros_like",
-    promote="", doc="Zeros of the same shape and dtype.")
+    promote="", show=lambda a: ("0", 9), doc="Zeros of the same shape and dtype.")
 stop_gradient = elementwise("stop_gradient", eval=np.copy, partials=None, public="_stop",
     promote="", show=show.function("stop"),
     doc="The same value, through which no gradient flows.")
@@ -62,8 +62,8 @@ sub = elementwise("sub", eval=np.subtract, partials=(1, -1), check=_refuse_bool,
 mul = elementwise("mul", eval=np.multiply, partials=(lambda y, a, b: b, lambda y, a, b: a),
     show=show.infix("·", 2), doc="a · b.")
 div = elementwise("div", eval=np.divide, promote="float", domain=(0.5, 2.0),
-    pulls=(lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b),
-    show=show.infix("/", 2, associative=False), doc="a / b; integers give floats.")
+    pulls=(lambda g, y, a, b: g / b, lambda g, y, a, b: -g * (a / b) / b),
+    show=show.quotient, doc="a / b; integers give floats.")
 neg = elementwise("neg", eval=np.negative, partials=-1, show=show.prefix("−"), doc="−a.")
 abs_ = elementwise("abs", eval=np.abs, partials=lambda y, x: sign(x), at={0.0: 0.0, -inf: inf},
     show=lambda a: (f"|{a[0]}|", 9), doc="The absolute value |x|.",
@@ -213,7 +213,7 @@ clamp = elementwise("clamp", eval=_clamp, options={"min": None, "max": None},
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"min": -0.5, "max": 0.5}),
                          ((rng.normal(size=3),), {"min": 0.1, "max": None}),
                          ((rng.normal(size=()),), {"min": None, "max": 0.2})],
-    show=lambda a, min, max: (f"clamp({a[0]}, {min}, {max})", 9), kinks=_inside,
+    show=show.limits, kinks=_inside,
     doc="x limited to [min, max]; the gradient passes at the limits.")
 
 # ---------------------------------------------------------------- steps: derivative zero
@@ -235,7 +235,8 @@ def _refuse_whole(x: Any) -> None:
 
 
 frac = elementwise("frac", check=_refuse_whole, eval=lambda x: np.subtract(x, np.trunc(x)), partials=1,
-    domain=(0.1, 0.9), at={-1.5: -0.5}, kinks=np.trunc, doc="The fraction of x, with the sign of x; derivative 1.")
+    domain=(0.1, 0.9), at={-1.5: -0.5}, kinks=np.trunc,
+    doc="The fraction of x, with the sign of x; derivative 1.")
 round_ = elementwise("round", promote="number", eval=lambda x, decimals: np.round(x, decimals), partials=0,
     options={"decimals": 0}, domain=(0.1, 0.4), at={0.5: 0.0, 1.5: 2.0, 2.5: 2.0},
     kinks=np.round,

@@ -86,7 +86,7 @@ sum_ = linear("sum", eval=lambda x, axes: np.add.reduce(x, axes, dtype=x.dtype) 
                          ((rng.normal(size=(2, 3)),), {"axes": (0, 1)}),
                          ((rng.normal(size=(2, 3, 4)),), {"axes": (0, 2)}),
                          ((rng.normal(size=(2, 3)),), {"axes": ()})],
-    show=lambda a, axes: (f"Σ{show.bracket(*a, 2)}", 2), public="",
+    show=lambda a, axes: (f"Σ {show.bracket(*a, 2)}", 2), public="",
     doc="The sum over the given axes.")
 
 # ---------------------------------------------------------------- rearranging

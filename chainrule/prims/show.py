@@ -31,7 +31,7 @@ def infix(symbol: str, strength: int, associative: bool = True) -> Callable[...,
 
 def prefix(symbol: str) -> Callable[..., Shown]:
     def show(a: Shown, **_: Any) -> Shown:
-        return f"{symbol}{bracket(*a, 3)}", 1
+        return f"{symbol}{bracket(*a, 3)}", 2
     return show
 
 
@@ -55,9 +55,24 @@ def indicator(symbol: str) -> Callable[..., Shown]:
 
 
 def power(a: Shown, b: Shown, **_: Any) -> Shown:
-    if b[0].lstrip("-").replace(".", "", 1).isdigit():
-        return f"{bracket(*a, 9)}{b[0].translate(SUPERSCRIPT)}", 4
+    if b[0].lstrip("-−").isdigit():
+        return f"{bracket(*a, 9)}{b[0].replace('−', '-').translate(SUPERSCRIPT)}", 4
     return f"{bracket(*a, 9)}^{bracket(*b, 9)}", 4
+
+
+def quotient(a: Shown, b: Shown, **_: Any) -> Shown:
+    """a/b, with room around the stroke where a is a quotient too."""
+    left, right = bracket(*a, 2), bracket(*b, 3)
+    if right.startswith("−"):
+        right = f"({right})"
+    return f"{left} / {right}" if "/" in left else f"{left}/{right}", 2
+
+
+def limits(a: Shown, min: Any, max: Any) -> Shown:
+    """clamp with the limits it has."""
+    given = "".join(f", {sign} {str(limit).replace('-', '−')}"
+                    for sign, limit in (("≥", min), ("≤", max)) if limit is not None)
+    return f"clamp({a[0]}{given})", 9
 
 
 def same(a: Shown, **_: Any) -> Shown:

@@ -29,13 +29,18 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
 AT_SPECIAL = {
     "gelu": ("value", "gelu of infinity is infinity"),
     "elu": ("gradient of input 0", "the slope of elu at NaN is NaN"),
+    "celu": ("gradient of input 0", "the slope of celu at NaN is NaN"),
+    "selu": ("gradient of input 0", "the slope of selu at NaN is NaN"),
+    "hardswish": ("gradient of input 0", "the slope of hardswish at NaN is NaN"),
+    "hardsigmoid": ("gradient of input 0", "PyTorch's slope is 1/6 rounded to float32"),
     "relu": ("gradient of input 0", "the slope of relu is 1 where x > 0, and NaN is not"),
 }
 for name, options in ACTIVATIONS.items():
     if name == "threshold":
         add(name, lambda F, x: F.threshold(x, 0.1, 20.0), MATRIX)
         continue
-    add(name, lambda F, x, n=name: getattr(F, n)(x), MATRIX, second=name != "hardsigmoid")
+    add(name, lambda F, x, n=name: getattr(F, n)(x), MATRIX, second=name != "hardsigmoid",
+        differs=AT_SPECIAL[name] if name == "hardsigmoid" else None)
     if options:
         add(f"{name} {options}", lambda F, x, n=name, o=options: getattr(F, n)(x, **o), MATRIX)
     add(f"{name} of special values", lambda F, x, n=name: getattr(F, n)(x), SPECIAL, second=False,
