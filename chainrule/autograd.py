@@ -95,6 +95,8 @@ class set_grad_enabled(_Mode):
     def __init__(self, mode: bool) -> None:
         self._outer = (state.recording, state.inference)
         self.recording = int(bool(mode))
+        if not mode:
+            note_cut("set_grad_enabled(False)")
         state.recording = self.recording and max(state.recording, 1)
 
     def __enter__(self) -> None:

@@ -14,9 +14,9 @@ from .random import shape_of
 from .surface import only_method
 from .tensor import Tensor, array_from
 
-__all__ = ["arange", "as_tensor", "asarray", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
-           "get_default_dtype", "is_tensor", "linspace", "logspace", "ones", "ones_like",
-           "set_default_dtype", "tensor", "zeros", "zeros_like"]
+__all__ = ["arange", "as_tensor", "asarray", "empty", "empty_like", "eye", "from_numpy", "full",
+           "full_like", "get_default_dtype", "is_tensor", "linspace", "logspace", "ones",
+           "ones_like", "set_default_dtype", "tensor", "zeros", "zeros_like"]
 
 
 def _made(value: Any, requires_grad: bool) -> Tensor:

@@ -194,7 +194,7 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
 
 def _position(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     if dim is None:
-        y = row(name, input.detach().reshape(-1), axis=0)
+        y = row(name, input.reshape(-1), axis=0)
         return row("reshape", y, shape=(1,) * input.ndim) if keepdim else y  # type: ignore[no-any-return]
     axis = axis_of(dim, input.ndim, name)
     if input.ndim == 0:

@@ -26,6 +26,7 @@ __all__ = [
     "get_rng_state",
     "initial_seed",
     "manual_seed",
+    "multinomial",
     "normal",
     "rand",
     "rand_like",
@@ -223,3 +224,33 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *,
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with probability `input`, else 0."""
     return (rand_like(input.detach(), generator=generator) < input.detach()).to(input.dtype)
+
+
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
+                generator: Generator | None = None) -> Tensor:
+    """Positions drawn with the probabilities of a vector, or of each row of a matrix.
+
+    The weights need not add up to 1. Without replacement no position is drawn twice, which is done
+    by a race: the smallest of E/p, with E exponential (Efraimidis and Spirakis 2006).
+    """
+    weights = np.atleast_2d(input.numpy_now("multinomial()")).astype(np.float64)
+    if input.ndim not in (1, 2) or num_samples <= 0:
+        raise ShapeError(f"multinomial: {num_samples} samples from {tuple(input.shape)}: give a "
+                         "vector or a matrix of weights and at least 1 sample")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum(1).all()):
+        raise SettingError("multinomial: weights must be finite and not negative, and one of each "
+                           "row positive")
+    if replacement:
+        u = rand(len(weights), num_samples, generator=generator, dtype=np.float64)._value
+        ends = np.cumsum(weights, 1)
+        found = np.stack([np.searchsorted(e, x * e[-1], "right")
+                          for e, x in zip(ends, u, strict=True)])
+    else:
+        if num_samples > (weights > 0).sum(1).min():
+            raise ShapeError(f"multinomial: {num_samples} samples without replacement from "
+                             f"{int((weights > 0).sum(1).min())} positions of positive weight")
+        u = rand(*weights.shape, generator=generator, dtype=np.float64)._value
+        with np.errstate(divide="ignore", invalid="ignore"):
+            times = np.where(weights > 0, -np.log1p(-u) / weights, np.inf)
+        found = np.argsort(times, axis=1, kind="stable")[:, :num_samples]
+    return new(found[0] if input.ndim == 1 else found)  # type: ignore[no-any-return]

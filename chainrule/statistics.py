@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from . import rows
+from . import ops, rows
 from .core.errors import ShapeError
 from .core.record import new
 from .core.types import type_of
-from .ops import Extreme, argmax, argsort, gather, mean, std, sum, where
+from .ops import Extreme, argmax, argsort, gather, mean, std, where
 from .shaping import narrow, reshape
 from .surface import axis_of, method, numpy_names, public, row
 from .tensor import Tensor
@@ -29,14 +29,14 @@ def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool
 @numpy_names
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum of the elements that are not NaN."""
-    return sum(where(rows.isnan(input), 0, input), dim, keepdim, dtype=dtype)
+    return ops.sum(where(rows.isnan(input), 0, input), dim, keepdim, dtype=dtype)
 
 
 @method
 @numpy_names
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean of the elements that are not NaN."""
-    return nansum(input, dim, keepdim, dtype=dtype) / sum(~rows.isnan(input), dim, keepdim)
+    return nansum(input, dim, keepdim, dtype=dtype) / ops.sum(~rows.isnan(input), dim, keepdim)
 
 
 @method
@@ -96,7 +96,7 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
     axis, middle = _middle(input, dim, "nanmedian")
     x = reshape(input, 1) if input.ndim == 0 else input
     if x.dtype.kind == "f":
-        count = sum(~rows.isnan(x), axis, True)
+        count = ops.sum(~rows.isnan(x), axis, True)
         place = rows.maximum(count - 1, 0) // 2
         middle = gather(argsort(x, axis), axis, place)
     return _picked(x, middle, axis, keepdim, input)

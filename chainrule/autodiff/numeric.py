@@ -29,6 +29,7 @@ class Stencil(NamedTuple):
     step: float
     ahead: Array
     behind: Array
+    epsilon: float = EPSILON           # of the coarsest dtype f computes in
 
     @property
     def slope(self) -> Array:
@@ -39,18 +40,19 @@ class Stencil(NamedTuple):
     def noise(self) -> Array:
         """How far rounding alone may move the slope."""
         size = np.maximum(np.abs(self.ahead), np.abs(self.behind))
-        return ROUNDINGS * EPSILON * size / self.step
+        return ROUNDINGS * self.epsilon * size / self.step
 
     def gap(self, here: Array) -> Array:
         """Slope ahead minus slope behind: about h·f'' where f is smooth, constant at a corner."""
         return np.abs(self.ahead - 2 * here + self.behind) / self.step
 
 
-def stencil(f: Function, x: Array, direction: Array, step: float) -> Stencil:
+def stencil(f: Function, x: Array, direction: Array, step: float,
+            epsilon: float = EPSILON) -> Stencil:
     """f(x ± step·direction) in float64."""
     ahead = np.asarray(f(x + step * direction), np.float64)
     behind = np.asarray(f(x - step * direction), np.float64)
-    return Stencil(step, ahead, behind)
+    return Stencil(step, ahead, behind, epsilon)
 
 
 def unit(shape: tuple[int, ...], index: tuple[int, ...]) -> Array:

@@ -31,8 +31,9 @@ def note_cut(what: str) -> None:
     """Remember that the user's line that is running now stopped a gradient."""
     code, lasti = here()
     recent = _memory.recent
-    if not recent or recent[-1].lasti != lasti or recent[-1].code is not code:
-        recent.append(Cut(what, code, lasti))
+    cut = Cut(what, code, lasti)
+    if not recent or recent[-1] != cut:
+        recent.append(cut)
 
 
 def recent_cuts() -> list[Cut]:

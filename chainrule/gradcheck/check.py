@@ -30,12 +30,12 @@ from .jacobians import (
     differences,
     forward_column,
     forward_jacobian,
-    no_forward_rule,
+    no_forward,
     one_pass,
     reverse_jacobians,
 )
 from .problem import Problem, Run, examined, output_label
-from .verdict import MODES, GradcheckError, Place, Verdict, stopped
+from .verdict import MODES, GradcheckError, Place, Verdict, at_line, stopped
 
 Function = Callable[..., Any]
 LARGEST_JACOBIAN = 50_000_000
@@ -67,11 +67,13 @@ def run_check(problem: Problem, options: Options, fast: bool) -> Verdict:
                             "input, a reduced output (y.sum()), or pass fast_mode=True.")
     notes = [f"{output_label(problem, k, here.outputs)} is {type_of(y)} and has no derivative; it "
              "was left out" for k, y in enumerate(here.outputs) if y.dtype.kind != "f"]
+    notes += [f"it computes in {node.dtype} in {at_line(node)}, so differences resolve little"
+              for node in here.path if node.dtype != np.float64][:1]
     modes = list(options.modes)
-    lacking = no_forward_rule(here.path)
-    if lacking is not None and any("forward" in m for m in modes):
+    lacking = no_forward(here, floats, blocks[0]) if any("forward" in m for m in modes) else ""
+    if lacking:
         modes = [m for m in modes if "forward" not in m]
-        notes.append(f"forward mode was not checked: {lacking.name} has no rule for tangents")
+        notes.append(f"forward mode was not checked: {lacking}")
     if fast:
         quick = fast_check(problem, options, here, floats, blocks, modes, notes)
         return quick if quick is not None else run_check(problem, options, False)

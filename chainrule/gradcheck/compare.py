@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainrule.autodiff import branches, numeric
-from chainrule.core.cuts import recent_cuts
+from chainrule.core.cuts import forget_cuts, recent_cuts
 from chainrule.core.types import type_of
 
 from .jacobians import Block, refine
@@ -50,7 +50,9 @@ def off(block: Block, mode: str, tolerance: Any) -> Any:
     """Which numbers of a mode are not right."""
     wrong = ~(np.abs(block.got[mode] - block.right) <= tolerance)
     both = (block.got[mode] == block.right) | (np.isnan(block.got[mode]) & np.isnan(block.right))
-    return wrong & ~both & block.compared
+    # 0·∞ of a number that is left out, such as √0, spreads over the outputs it reaches.
+    spread = ~np.isfinite(block.got[mode][:, ~block.compared]).all(axis=1, keepdims=True)
+    return wrong & ~both & block.compared & ~(np.isnan(block.got[mode]) & spread)
 
 
 def judge(problem: Problem, block: Block, here: Run, starts: Sequence[int],
@@ -133,14 +135,26 @@ def suspects(problem: Problem, mistakes: Sequence[Mistake], blocks: Sequence[Blo
                                 f"{fault.operand + 1} is at fault: alone it gives {fault.got:.6g} "
                                 f"where its differences give {fault.right:.6g}.\n      "
                                 f"{at_line(fault.node)}")
+    told = told or [f"The derivative of {n.name} was written by hand; all rules of the library on "
+                    f"the path agree with their differences.\n      {at_line(n)}"
+                    for n in {n.name: n for n in here.path if branches.is_custom(n)}.values()]
     if told:
         return told
     wrong = {m.label for m in mistakes}
     for block in blocks:
         if block.label in wrong:
             told += cuts_below(problem, block)
-    return list(dict.fromkeys(told)) or [f"The gradient may be cut: {cut.what} at {cut.origin}"
-                                         for cut in recent_cuts()[-3:]]
+    return list(dict.fromkeys(told)) or places_of_cuts(problem, blocks, wrong)
+
+
+def places_of_cuts(problem: Problem, blocks: Sequence[Block], wrong: set[str]) -> list[str]:
+    """Where the function stops gradients, for inputs that get none."""
+    if not any(b.label in wrong and all(not got.any() for got in b.got.values()) for b in blocks):
+        return []
+    forget_cuts()
+    problem.run()
+    return [f"The gradient is cut: {cut.what} at {cut.origin}\n        {cut.origin.source()}"
+            for cut in recent_cuts()[-3:]]
 
 
 def cuts_below(problem: Problem, block: Block) -> list[str]:

@@ -71,8 +71,8 @@ def one_pass(y: Any, xs: Sequence[Any], k: int) -> list[Any]:
     grads = autograd.grad(y, xs, new(seed.reshape(y.shape)), retain_graph=True, allow_unused=True)
     for x, g in zip(xs, grads, strict=True):
         if g is not None and g.shape != x.shape:
-            raise stopped("gradcheck", "wrong", f"The gradient of a {type_of(x)} input has the shape "
-                          f"{list(g.shape)}; it must have the shape of the input.")
+            raise stopped("gradcheck", "wrong", f"The gradient of a {type_of(x)} input has the "
+                          f"shape {list(g.shape)}; it must have the shape of the input.")
     return [None if g is None else g._value for g in grads]
 
 
@@ -83,9 +83,10 @@ def forward_column(floats: Sequence[Any], x: Any, direction: Any) -> Any:
 
 
 def forward_jacobian(floats: Sequence[Any], block: Block) -> None:
-    block.got["forward"] = np.stack(
-        [forward_column(floats, block.x, numeric.unit(block.x.shape, block.place(j)))
-         for j in range(block.x.numel())], axis=1)
+    found = block.got["forward"] = np.zeros_like(block.right)
+    for j in range(block.x.numel()):
+        direction = numeric.unit(block.x.shape, block.place(j))
+        found[:, j] = forward_column(floats, block.x, direction)
 
 
 def batched_jacobian(floats: Sequence[Any], block: Block) -> None:
@@ -116,17 +117,25 @@ def batched_forward_jacobian(floats: Sequence[Any], block: Block) -> None:
         [c._value.reshape(n, -1).T for c in columns])
 
 
-def no_forward_rule(path: branches.Path) -> Node | None:
-    """A node that has a gradient but no rule to carry a tangent."""
-    return next((n for n in path if n.prim is not None and n.prim.jvp is None
-                 and n.prim.kind != "composite" and n.prim.differentiable), None)
+def no_forward(run: Run, floats: Sequence[Any], block: Block) -> str:
+    """Why forward mode cannot be checked: a node without a rule for tangents; '' if it can."""
+    for n in run.path:
+        if (n.prim is not None and n.prim.jvp is None and n.prim.kind != "composite"
+                and n.prim.differentiable):
+            return f"{n.name} has no rule for tangents"
+    try:
+        forward_column(floats, block.x, np.zeros(block.x.shape))
+    except NotImplementedError as error:          # a custom function without jvp
+        return str(error)
+    return ""
 
 
 class Probe:
     """The function of one input's array, for differences; remembers the paths it took."""
 
-    def __init__(self, problem: Problem, x: Any) -> None:
+    def __init__(self, problem: Problem, x: Any, epsilon: float = numeric.EPSILON) -> None:
         self.problem = problem
+        self.epsilon = epsilon
         self.x = x
         self.paths: list[branches.Path] = []
 
@@ -138,7 +147,7 @@ class Probe:
     def stencil(self, direction: Any, step: float) -> tuple[numeric.Stencil, Node | None]:
         """Values on both sides, and the node at which the sides part, if they do."""
         self.paths.clear()
-        found = numeric.stencil(self, self.x._value, direction, step)
+        found = numeric.stencil(self, self.x._value, direction, step, self.epsilon)
         behind, ahead = self.paths[1], self.paths[0]
         return found, branches.parting(behind, ahead)
 
@@ -165,7 +174,7 @@ def differences(problem: Problem, block: Block, here: Run, eps: float) -> None:
 
 def refine(problem: Problem, block: Block, here: Run, j: int) -> None:
     """More steps for a column that disagrees: the best of them, or why none will do."""
-    probe = Probe(problem, block.x)
+    probe = Probe(problem, block.x, branches.coarsest(here.path))
     direction = numeric.unit(block.x.shape, block.place(j))
     step = block.steps[j]
     stencils = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,10 +26,10 @@ class Place(NamedTuple):
     """One number of an input or output."""
 
     label: str
-    index: tuple[int, ...]
+    at: tuple[int, ...]
 
     def __str__(self) -> str:
-        return self.label + (str(list(self.index)) if self.index else "")
+        return self.label + (str(list(self.at)) if self.at else "")
 
 
 class Excluded(NamedTuple):
@@ -61,14 +62,21 @@ class Mistake(NamedTuple):
         lines = [(f"  {self.label} ({self.type}): {self.wrong} of {self.compared} derivatives by "
                   f"{self.mode} are wrong")]
         for where, output, got, right in self.rows:
-            ratio = f", {got / right:.4g} times that" if right and got == got else ""
             lines.append(f"    d {output} / d {where}: {got:.7g}, differences give {right:.7g}"
-                         f"{ratio} (relative error {relative_error(got, right):.1e})")
+                         + compared(got, right))
         if self.wrong > len(self.rows):
             lines.append(f"    ... and {self.wrong - len(self.rows)} more")
         if self.cause:
             lines.append(f"    Looks like: {self.cause}.")
         return "\n".join(lines)
+
+
+def compared(got: float, right: float) -> str:
+    """", 0.5 times that (relative error 5.0e-01)"."""
+    if not math.isfinite(got):
+        return ""
+    ratio = f", {got / right:.4g} times that" if right else ""
+    return f"{ratio} (relative error {relative_error(got, right):.1e})"
 
 
 def relative_error(a: float, b: float) -> float:
@@ -151,11 +159,11 @@ class Verdict:
             lines = [f"{self.title}: wrong. {scope}", *map(str, self.mistakes),
                      *(f"  {text}" for text in self.suspects)]
             if self.relative > 1e-2 or any(
-                    relative_error(got, right) > 1e-2 for m in self.mistakes
+                    not relative_error(got, right) <= 1e-2 for m in self.mistakes
                     for _, _, got, right in m.rows):
                 lines.append("  A relative error above 1e-2 usually means a wrong gradient.")
             else:
-                lines.append("  A relative error below 1e-2 may also be rounding: look at the "
+                lines.append("  Relative errors below 1e-2 may also be rounding: look at the "
                              "scale of the numbers before the rule.")
         elif self.word == "inconclusive":
             lines = [f"{self.title}: inconclusive. {scope}, and none could be compared"]

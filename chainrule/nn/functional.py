@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule import ops, random, rows
+from chainrule import ops, rows
 from chainrule.autograd import no_grad
 from chainrule.core.errors import DtypeError, IndexingError, SettingError, ShapeError
 from chainrule.core.record import new
@@ -20,6 +20,7 @@ from chainrule.prims.shape import place
 from chainrule.shaping import one_hot, pad
 from chainrule.tensor import Tensor
 
+from .attention import scaled_dot_product_attention
 from .display import type_text
 from .distance import (
     cosine_embedding_loss,
@@ -29,7 +30,6 @@ from .distance import (
     pairwise_distance,
     triplet_margin_loss,
 )
-from .attention import scaled_dot_product_attention
 from .likelihood import gaussian_nll_loss, kl_div, poisson_nll_loss
 from .noise import dropout, dropout2d
 from .nonlinear import (
@@ -48,18 +48,20 @@ from .nonlinear import (
     threshold,
     written,
 )
-from .reduction import check_reduction, reduced, same_shape
+from .reduction import reduced, same_shape
+from .resize import adaptive_avg_pool2d, interpolate
 
 __all__ = [
     "adaptive_avg_pool2d", "avg_pool2d", "batch_norm", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "cosine_embedding_loss",
-    "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu", "embedding",
-    "gaussian_nll_loss", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh",
-    "huber_loss", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax",
-    "logsigmoid", "margin_ranking_loss", "max_pool2d", "mish", "mse_loss", "nll_loss", "normalize",
-    "one_hot", "pad", "pairwise_distance", "poisson_nll_loss", "prelu", "relu", "relu6",
-    "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus",
-    "softsign", "tanh", "tanhshrink", "threshold", "triplet_margin_loss", "unfold",
+    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv_transpose2d",
+    "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu",
+    "embedding", "gaussian_nll_loss", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish",
+    "hardtanh", "huber_loss", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu",
+    "linear", "log_softmax", "logsigmoid", "margin_ranking_loss", "max_pool2d", "mish", "mse_loss",
+    "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "poisson_nll_loss", "prelu",
+    "relu", "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu",
+    "smooth_l1_loss", "softmax", "softmin", "softplus", "softsign", "tanh", "tanhshrink",
+    "threshold", "triplet_margin_loss", "unfold",
 ]
 
 Pair = int | Sequence[int]
@@ -336,6 +338,33 @@ def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: in
                   groups).squeeze(-2)
 
 
+def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Pair = 1,
+                     padding: Pair = 0, output_padding: Pair = 0, groups: int = 1,
+                     dilation: Pair = 1) -> Tensor:
+    """The transpose of `conv2d` as a map of images: weight is (C, out/groups, kH, kW).
+
+    `output_padding` (below stride) chooses among the sizes that conv2d maps to the input's.
+    """
+    steps, spread = pair(stride, "stride"), pair(dilation, "dilation")
+    around, more = pair(padding, "padding"), pair(output_padding, "output_padding")
+    x, batched = _batched("conv_transpose2d", input)
+    if x.shape[1] != weight.shape[0] or weight.shape[0] % groups:
+        raise ShapeError(f"conv_transpose2d got {type_text(input)} with {x.shape[1]} channels and "
+                         f"weight {type_text(weight)}, which takes {weight.shape[0]}")
+    if any(e >= max(s, d) for e, s, d in zip(more, steps, spread, strict=True)):
+        raise SettingError(f"output_padding={output_padding!r} must be below stride={stride!r} or "
+                           f"dilation={dilation!r}")
+    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + e + 1 for n, s, p, d, k, e in zip(
+        x.shape[2:], steps, around, spread, weight.shape[2:], more, strict=True))
+    if min(size) <= 0:
+        raise ShapeError(f"conv_transpose2d of {type_text(input)}: the result would be {size}")
+    result: Tensor = window.conv2d_input(x, weight, stride=steps, padding=around, dilation=spread,
+                                         groups=groups, size=size)
+    if bias is not None:
+        result = result + bias.reshape(1, -1, 1, 1)
+    return result if batched else result.squeeze(0)
+
+
 def unfold(input: Tensor, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0,
            stride: Pair = 1) -> Tensor:
     """The windows of (N, C, H, W) as columns: (N, C·kH·kW, number of windows)."""
@@ -405,25 +434,6 @@ def avg_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, pad
                             zip(sizes, kernel, steps, around, inside, extra, strict=True)))
         result = result * new((area / counts).astype(result.dtype))
     return result if batched else result.squeeze(0)
-
-
-def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
-    """Means of windows that divide (N, C, H, W) into `output_size` parts; None keeps a size."""
-    x, batched = _batched("adaptive_avg_pool2d", input)
-    wanted = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    down, across = (_averaging(n, n if size is None else size, x.dtype)
-                    for n, size in zip(x.shape[2:], wanted, strict=True))
-    result = ops.matmul(ops.matmul(down, x), across.transpose(0, 1))
-    return result if batched else result.squeeze(0)
-
-
-def _averaging(size: int, parts: int, dtype: Any) -> Tensor:
-    """The (parts, size) matrix whose rows take the mean of windows ⌊i·size/parts⌋ to ⌈(i+1)·…⌉."""
-    matrix = np.zeros((parts, size), dtype)
-    for i in range(parts):
-        first, last = i * size // parts, -(-(i + 1) * size // parts)
-        matrix[i, first:last] = 1 / (last - first)
-    return new(matrix)  # type: ignore[no-any-return]
 
 
 def _framed(x: Tensor, rows_: tuple[int, int], columns: tuple[int, int],

@@ -9,6 +9,7 @@ from chainrule.tensor import Tensor
 
 from . import functional as F
 from .module import Module
+from .reduction import check_reduction
 
 
 class _Loss(Module):
@@ -23,7 +24,7 @@ class _Loss(Module):
         if size_average is not None or reduce is not None:
             raise SettingError(f"{type(self).__name__}: size_average and reduce are gone; write "
                                "reduction='mean', 'sum' or 'none'")
-        F.check_reduction(reduction)
+        check_reduction(reduction)
         self.reduction = reduction
 
 

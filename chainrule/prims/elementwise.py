@@ -86,8 +86,9 @@ def _pow_eval(a: Any, b: Any) -> Any:
 def _integer_pow(a: Any, b: Any) -> Any:
     """Integer powers as PyTorch's: 1/a truncated to an integer when the exponent is negative."""
     y = np.power(a, np.where(b < 0, 0, b))
-    return np.where(b >= 0, y, np.where(a == 1, 1, np.where(a == -1, np.where(b % 2 == 0, 1, -1), 0))
-                    ).astype(y.dtype)
+    sign = np.where(b % 2 == 0, 1, -1)
+    inverse = np.where(a == 1, 1, np.where(a == -1, sign, 0))
+    return np.where(b >= 0, y, inverse).astype(y.dtype)
 
 
 def _pow_base(g: Any, y: Any, a: Any, b: Any) -> Any:
@@ -141,8 +142,8 @@ def _remainder(a: Any, b: Any) -> Any:
     return np.remainder(a, b)
 
 
-floor_divide = elementwise("floor_divide", promote="number", eval=_floor_divide, partials=(None, None),
-    domain=(0.5, 3.0), show=show.infix(" // ", 2, associative=False),
+floor_divide = elementwise("floor_divide", promote="number", eval=_floor_divide,
+    partials=(None, None), domain=(0.5, 3.0), show=show.infix(" // ", 2, associative=False),
     doc="a divided by b, rounded towards −∞; not differentiable.")
 remainder = elementwise("remainder", promote="number", eval=_remainder, domain=(0.6, 0.9),
     pulls=(lambda g, y, a, b: g, lambda g, y, a, b: -g * floor(a / b)),
@@ -234,11 +235,11 @@ def _refuse_whole(x: Any) -> None:
         raise DtypeError(f"frac of {type_of(x)}: whole numbers have no fraction; x.float() has")
 
 
-frac = elementwise("frac", check=_refuse_whole, eval=lambda x: np.subtract(x, np.trunc(x)), partials=1,
-    domain=(0.1, 0.9), at={-1.5: -0.5}, kinks=np.trunc,
+frac = elementwise("frac", check=_refuse_whole, partials=1,
+    eval=lambda x: np.subtract(x, np.trunc(x)), domain=(0.1, 0.9), at={-1.5: -0.5}, kinks=np.trunc,
     doc="The fraction of x, with the sign of x; derivative 1.")
-round_ = elementwise("round", promote="number", eval=lambda x, decimals: np.round(x, decimals), partials=0,
-    options={"decimals": 0}, domain=(0.1, 0.4), at={0.5: 0.0, 1.5: 2.0, 2.5: 2.0},
+round_ = elementwise("round", promote="number", partials=0,
+    eval=lambda x, decimals: np.round(x, decimals), options={"decimals": 0}, domain=(0.1, 0.4), at={0.5: 0.0, 1.5: 2.0, 2.5: 2.0},
     kinks=np.round,
     doc="The nearest integer (or multiple of 10^−decimals), halves to even; derivative 0.")
 
@@ -339,6 +340,9 @@ erf = elementwise("erf", eval=special.erf, promote="float", at={0.0: 0.0, inf: 1
 erfc = elementwise("erfc", eval=special.erfc, promote="float", at={0.0: 1.0, inf: 0.0, -inf: 2.0},
     partials=lambda y, x: exp(-x * x) * (-2 / math.sqrt(math.pi)),
     doc="1 − erf(x), accurate where erf(x) is close to 1.")
+erfinv = elementwise("erfinv", eval=special.erfinv, promote="float", domain=(-0.8, 0.8),
+    at={0.0: 0.0, 1.0: inf, -1.0: -inf}, partials=lambda y, x: exp(y * y) * (math.sqrt(math.pi) / 2),
+    doc="The inverse of the error function.")
 
 # ---------------------------------------------------------------- activations
 
@@ -346,8 +350,8 @@ sigmoid = elementwise("sigmoid", eval=special.sigmoid, partials=lambda y, x: y *
     promote="float", at={0.0: 0.5, inf: 1.0, -inf: 0.0}, show=show.function("σ"),
     fast_pulls=(special.sigmoid_pull,),
     doc="1/(1 + exp(−x)).")
-relu = elementwise("relu", promote="number", eval=lambda x: np.maximum(x, 0), pulls=lambda g, y, x: keep(g, y > 0),
-    at={-1.0: 0.0, 0.0: 0.0, 2.0: 2.0, inf: inf}, kinks=lambda x: x > 0,
+relu = elementwise("relu", promote="number", eval=lambda x: np.maximum(x, 0),
+    pulls=lambda g, y, x: keep(g, y > 0), at={-1.0: 0.0, 0.0: 0.0, 2.0: 2.0, inf: inf}, kinks=lambda x: x > 0,
     doc="max(x, 0); derivative 0 at 0.")
 leaky_relu = elementwise("leaky_relu", options={"negative_slope": 0.01},
     eval=lambda x, negative_slope: np.where(x > 0, x, x * x.dtype.type(negative_slope)),
@@ -395,8 +399,9 @@ gelu = elementwise("gelu", promote="float", eval=_gelu, pulls=_gelu_pull,
 hardtanh = elementwise("hardtanh", options={"min_val": -1.0, "max_val": 1.0},
     eval=lambda x, min_val, max_val: _clamp(x, min_val, max_val).astype(x.dtype, copy=False),
     pulls=lambda g, y, x, min_val, max_val: keep(g, ~((x <= min_val) | (x >= max_val))),
-    at={0.5: 0.5, 3.0: 1.0, -inf: -1.0}, kinks=lambda x, min_val, max_val: _inside(x, min_val, max_val),
-    public="_hardtanh", doc="x limited to [min_val, max_val]; derivative 0 at the limits.")
+    at={0.5: 0.5, 3.0: 1.0, -inf: -1.0}, public="_hardtanh",
+    kinks=lambda x, min_val, max_val: _inside(x, min_val, max_val),
+    doc="x limited to [min_val, max_val]; derivative 0 at the limits.")
 bce_with_logits = elementwise("bce_with_logits", promote="float", domain=(0.1, 0.9),
     eval=lambda x, y: _stable_bce(x, y), arguments=("input", "target"), public="_bce_with_logits",
     pulls=(lambda g, y, x, target: g * (sigmoid(x) - target), lambda g, y, x, target: g * -x),

@@ -12,7 +12,7 @@ from chainrule.core.kinds import composite, general, moved
 from chainrule.core.types import ArrayType, bool_, int64
 
 from . import show
-from .elementwise import eq, logaddexp, where, zeros_like
+from .elementwise import eq, identity, logaddexp, where, zeros_like
 from .shape import concatenate, shifted, slice_, sum_, sum_type, unsum
 
 Axes = Sequence[int | None]
@@ -162,9 +162,10 @@ prod = composite("prod", definition=_prod, public="_prod", options={"axis": 0},
 
 
 def _scan(join: Any) -> Any:
-    """The definition of a running operation: each element joined with the one 1, 2, 4 ... before."""
+    """The definition of a running operation: each element joined with those 1, 2, 4 ... before."""
     def definition(x: Any, axis: int) -> Any:
         n, shift = x.shape[axis], 1
+        x = identity(x) if n < 2 else x
         while shift < n:
             later = join(_padded(x, axis, shift, n), _padded(x, axis, 0, n - shift))
             x = concatenate(_padded(x, axis, 0, shift), later, axis=axis)
@@ -177,7 +178,8 @@ cumprod = composite("cumprod", definition=_scan(lambda a, b: a * b), public="_cu
     eval=lambda x, axis: np.multiply.accumulate(x, axis, dtype=x.dtype),
     infer=lambda a, axis: a,
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
-                         ((rng.normal(size=(5, 2)),), {"axis": 0})],
+                         ((rng.normal(size=(5, 2)),), {"axis": 0}),
+                         ((rng.normal(size=(1, 2)),), {"axis": 0})],
     doc="The running product along an axis.")
 logcumsumexp = composite("logcumsumexp", definition=_scan(logaddexp),
     public="_logcumsumexp", options={"axis": 0},

@@ -96,6 +96,25 @@ def erfc(x: Any) -> Any:
     return _on_flat(1, x)
 
 
+def erfinv(x: Any) -> Any:
+    """The y with erf(y) = x: Winitzki's estimate (2008), made exact by Halley's steps."""
+    x = np.asarray(x)
+    flat = np.ascontiguousarray(x, dtype=np.float64).ravel()
+    inside = np.abs(flat) < 1
+    y = np.where(np.abs(flat) == 1, np.copysign(np.inf, flat), np.nan)
+    v = np.abs(flat[inside])
+    w = np.log1p(-v * v)
+    half = 2 / (np.pi * 0.147) + w / 2
+    r = np.sqrt(np.sqrt(half * half - w / 0.147) - half)
+    for _ in range(3):
+        erf_r, erfc_r = _erf_parts(r)
+        error = np.where(v < 0.5, erf_r - v, (1 - v) - erfc_r)
+        step = error * np.exp(r * r) * (np.sqrt(np.pi) / 2)
+        r = r - step / (1 + r * step)
+    y[inside] = np.copysign(r, flat[inside])
+    return y.astype(x.dtype).reshape(x.shape)
+
+
 def sigmoid(x: Any) -> Any:
     """1/(1 + exp(−x)); where exp(−x) is beyond the largest number this is 0, as it should be."""
     t = np.negative(x)

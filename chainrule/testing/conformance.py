@@ -591,6 +591,11 @@ def check_aliases(prim: Primitive, rng: Any) -> None:
         for i, x in enumerate(xs):
             if is_array(x) and not prim.view and np.shares_memory(x, y):
                 raise Failed(f"the result shares memory with operand {i}, but view is False")
+        inputs = varied(prim, xs)
+        result, leaves = on_tape(prim, xs, params, inputs)
+        for i, leaf in zip(inputs, leaves, strict=True):
+            if result is leaf or not prim.view and np.shares_memory(leaf._value, result._value):
+                raise Failed(f"recorded, the result shares memory with operand {i}")
 
 
 def check_description(prim: Primitive, rng: Any) -> None:
