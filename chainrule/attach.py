@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from . import arithmetic, comparison, creation, ops, random, shaping, statistics, writing
+from . import arithmetic, autograd, comparison, creation, ops, random, shaping, statistics, writing
 from .core.bind import Value, bind
 from .core.errors import DtypeError, ShapeError
 from .core.primitive import TABLE
@@ -100,7 +101,7 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any
 
 def bernoulli_(self: Tensor, p: float = 0.5, *, generator: Any = None) -> Tensor:
     """Replaced by 1 with probability p, else 0."""
-    return add_inplace_value(self, (random.rand_like(self, generator=generator) < p), "bernoulli_()")
+    return add_inplace_value(self, random.rand_like(self, generator=generator) < p, "bernoulli_()")
 
 
 def getitem(self: Tensor, key: Any) -> Tensor:
@@ -155,6 +156,16 @@ def augmented(name: str) -> Callable[[Tensor, Any], Any]:
     return operator
 
 
+LATER = ("gradcheck", "gradgradcheck")
+
+
+def autograd_later(name: str) -> Any:
+    """The names of `autograd` that are imported when first used."""
+    if name in LATER:
+        return getattr(importlib.import_module("chainrule.gradcheck"), name)
+    raise AttributeError(f"module 'chainrule.autograd' has no attribute {name!r}")
+
+
 def complete() -> None:
     """Attach everything to Tensor."""
     FUNCTIONS.update(add=add, sub=sub, div=div, subtract=sub)
@@ -180,6 +191,8 @@ def complete() -> None:
         special[f"__{method}__"] = augmented(name)
     for name, function in special.items():
         setattr(Tensor, name, function)
+    vars(autograd)["__getattr__"] = autograd_later
+    autograd.__all__ += LATER
 
 
 complete()

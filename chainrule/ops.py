@@ -293,8 +293,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if a.ndim == 2 and b.ndim == 2:
         return row("matmul", a, b)  # type: ignore[no-any-return]
     if a.ndim == 0 or b.ndim == 0:
-        raise ShapeError(f"matmul: cannot multiply {type_of(a)} by {type_of(b)}: both need at least "
-                         "one axis; use * for a single number")
+        raise ShapeError(f"matmul: cannot multiply {type_of(a)} by {type_of(b)}: both need at "
+                         "least one axis; use * for a single number")
     left, right = a.ndim == 1, b.ndim == 1
     x = a.unsqueeze(0) if left else a
     y = b.unsqueeze(1) if right else b
@@ -309,7 +309,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
             raise ShapeError(f"matmul: cannot multiply {type_of(a)} by {type_of(b)}: the leading "
                              f"axes {list(x.shape[:-2])} and {list(y.shape[:-2])} do not "
                              "broadcast") from None
-        z = row("matmul", stretched(x, (*lead, *x.shape[-2:])), stretched(y, (*lead, *y.shape[-2:])))
+        z = row("matmul", stretched(x, (*lead, *x.shape[-2:])),
+                stretched(y, (*lead, *y.shape[-2:])))
     if left:
         z = z.squeeze(-2)
     return z.squeeze(-1) if right else z  # type: ignore[no-any-return]

@@ -74,11 +74,16 @@ class Life(RuleBasedStateMachine):
         self.used = 0
         self.wrote = False
         self.rng = np.random.default_rng(0)
+        for shape in ((3,), (2, 3)):
+            self.make(shape=shape, tracked=True)
+            leaf = self.pairs[-1]
+            self.pairs.append(Pair(leaf.tensor * 1.0, leaf.value.copy(), leaf.jacobian.copy()))
 
     def pick(self, data: Any, test: Callable[[Pair], bool] = lambda p: True) -> Pair | None:
         found = [p for p in self.pairs[-8:] if test(p)]
         return data.draw(st.sampled_from(found)) if found else None
 
+    @precondition(lambda self: len(self.leaves) < 4)
     @rule(shape=st.sampled_from([(), (2,), (3,), (2, 3), (1, 3)]), tracked=st.booleans())
     def make(self, shape: tuple[int, ...], tracked: bool) -> None:
         size = int(np.prod(shape))
@@ -125,7 +130,9 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.pairs)
     @rule(data=st.data(), name=st.sampled_from(sorted(IN_PLACE)))
     def write(self, data: Any, name: str) -> None:
-        a = self.pick(data)
+        a = self.pick(data, computed)
+        if a is None:
+            return
         _, value, slope = UNARY[name]
         new_value = value(a.value)
         new_jacobian = a.jacobian * np.asarray(slope(a.value))[..., None]
@@ -134,8 +141,8 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.pairs)
     @rule(data=st.data(), name=st.sampled_from(sorted(BINARY)))
     def write_two(self, data: Any, name: str) -> None:
-        a = self.pick(data)
-        b = self.pick(data, lambda p: fits(a.value, p.value) and np.broadcast_shapes(
+        a = self.pick(data, computed)
+        b = None if a is None else self.pick(data, lambda p: fits(a.value, p.value) and np.broadcast_shapes(
             a.value.shape, p.value.shape) == a.value.shape)
         if b is None:
             return
@@ -145,7 +152,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.pairs)
     @rule(data=st.data(), number=st.booleans())
     def set_item(self, data: Any, number: bool) -> None:
-        a = self.pick(data, lambda p: p.value.ndim >= 1 and all(p.value.shape))
+        a = self.pick(data, lambda p: computed(p) and p.value.ndim >= 1)
         if a is None:
             return
         part = a.value[-1]
@@ -161,18 +168,23 @@ class Life(RuleBasedStateMachine):
         self.written(a, act, value, jacobian)
 
     def written(self, a: Pair, act: Callable[[], Any], value: Any, jacobian: Any) -> None:
-        """Leaves and their views refuse; everything else changes, with all that shares memory."""
-        if a.leaf is not None:
-            with pytest.raises(InPlaceError):
-                act()
-            return
+        """All that shares memory with a changes."""
         act()
         self.wrote = True
         a.value[...] = value
         a.jacobian[...] = jacobian
 
     @precondition(lambda self: self.pairs)
-    @rule(data=st.data(), retain=st.booleans())
+    @rule(data=st.data())
+    def write_leaf(self, data: Any) -> None:
+        """Leaves and their views refuse."""
+        a = self.pick(data, lambda p: not computed(p))
+        if a is not None:
+            with pytest.raises(InPlaceError):
+                a.tensor.mul_(2)
+
+    @precondition(lambda self: self.pairs)
+    @rule(data=st.data(), retain=st.sampled_from([True, True, True, False]))
     def backward(self, data: Any, retain: bool) -> None:
         a = self.pick(data, lambda p: p.tensor.requires_grad)
         if a is None:
@@ -223,15 +235,19 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def same_values(self) -> None:
-        for p in getattr(self, "pairs", ()):
+        for p in self.pairs:
             np.testing.assert_allclose(p.tensor.detach().numpy(), p.value, rtol=1e-10, atol=1e-12)
 
     @invariant()
     def same_gradients(self) -> None:
-        for leaf, g in zip(getattr(self, "leaves", ()), getattr(self, "gradients", ()), strict=True):
+        for leaf, g in zip(self.leaves, self.gradients, strict=True):
             assert (leaf.tensor.grad is None) == (g is None)
             if g is not None:
                 np.testing.assert_allclose(leaf.tensor.grad.numpy(), g, rtol=1e-8, atol=1e-10)
+
+
+def computed(p: Pair) -> bool:
+    return p.leaf is None
 
 
 def fits(a: np.ndarray, b: np.ndarray) -> bool:

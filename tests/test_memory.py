@@ -140,7 +140,8 @@ def step_with(what: str) -> Callable[[], None]:
             w.grad = None
         elif what == "transforms":
             cr.func.hessian(lambda z: (z**3 * w.detach()).sum())(w.detach())
-            cr.func.vmap(cr.func.grad(lambda z: (z * w).sin().sum()))(cr.randn(2, 5)).sum().backward()
+            slopes = cr.func.vmap(cr.func.grad(lambda z: (z * w).sin().sum()))(cr.randn(2, 5))
+            slopes.sum().backward()
         elif what == "an abandoned graph":
             (w * 2).sin().sum()
         elif what == "an error":
@@ -153,7 +154,8 @@ def step_with(what: str) -> Callable[[], None]:
         elif what == "per-sample gradients":
             p = {k: v.detach() for k, v in model.named_parameters()}
             cr.func.vmap(cr.func.grad(lambda q, z: cr.func.functional_call(
-                model, q, (z,)).sum()), in_dims=(None, 0), randomness="different")(p, cr.randn(2, 3))
+                model, q, (z,)).sum()), in_dims=(None, 0), randomness="different")(
+                    p, cr.randn(2, 3))
 
     return step
 

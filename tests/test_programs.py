@@ -34,27 +34,32 @@ SIZES = (0, 1, 1, 2, 3, 3)
 STEP = 1e-6
 
 UNARY = ("{a}.sin()", "{a}.cos()", "{a}.tanh()", "({a} * 0.3).exp()", "{a}.sigmoid()",
-         "{a}.square()", "{a} * {c}", "{a} + {c}", "{c} - {a}", "{a} / 2.0", "{c} / ({a}.square() + 1)",
+         "{a}.square()", "{a} * {c}", "{a} + {c}", "{c} - {a}", "{a} / 2.0",
+         "{c} / ({a}.square() + 1)",
          "-{a}", "({a} * {a} + 0.5).sqrt()", "({a} * {a} + 0.5).log()", "{a} ** 2", "{a} ** 3",
          "({a}.abs() + 0.5) ** -1.5", "{a}.relu()", "{a}.abs()", "{a}.clamp(-0.8, 0.6)",
          "lib.where({a} > 0.1, {a} * {a}, {a}.sin())", "2.0 ** {a}", "{a}.clone()", "{a}.erf()",
          "lib.nn.functional.gelu({a})", "lib.nn.functional.softplus({a})", "{a}.expm1()",
          "lib.nn.functional.leaky_relu({a}, 0.1)", "{a}.round() + {a}", "{a} % 0.7")
 BINARY = ("{a} + {b}", "{a} - {b}", "{a} * {b}", "{a} / ({b} * {b} + 1)", "lib.maximum({a}, {b})",
-          "lib.minimum({a}, {b})", "lib.where({a} > {b}, {a}, {b} * 2)", "lib.atan2({a}, {b}.abs() + 1)",
-          "({a} * {a} + 0.5) ** {b}.tanh()", "lib.addcmul({a}, {a}, {b})" if hasattr(
-              cr, "addcmul") else "{a} + {a} * {b}")
-REDUCE = ("{a}.sum({d})", "{a}.mean({d})", "{a}.sum({d}, keepdim=True)", "{a}.mean({d}, keepdim=True)",
+          "lib.minimum({a}, {b})", "lib.where({a} > {b}, {a}, {b} * 2)",
+          "lib.atan2({a}, {b}.abs() + 1)", "({a} * {a} + 0.5) ** {b}.tanh()",
+          "lib.addcmul({a}, {a}, {b})")
+REDUCE = ("{a}.sum({d})", "{a}.mean({d})", "{a}.sum({d}, keepdim=True)",
+          "{a}.mean({d}, keepdim=True)",
           "{a}.amax({d})", "{a}.amin({d}, keepdim=True)", "{a}.prod({d})", "{a}.logsumexp({d})",
           "{a}.cumsum({d})", "{a}.cumprod({d})", "lib.softmax({a}, {d})", "lib.log_softmax({a}, {d})",
           "{a}.sum()", "{a}.max({d})[0]", "{a}.sort({d})[0]", "{a}.norm(2, {d}) * 0.5",
           "{a}.var({d}, correction=0)", "{a}.std({d})")
-NEEDS_ELEMENTS = ("amax", "amin", "max", "var", "std", "mean", "norm", "logsumexp", "sort", "softmax")
+NEEDS_ELEMENTS = ("amax", "amin", "max", "var", "std", "mean", "norm", "logsumexp", "sort",
+                  "softmax")
 MOVE = ("{a}.reshape(-1)", "{a}.unsqueeze({u})", "{a}.squeeze()", "{a}.flip({d})",
-        "{a}.transpose(0, {d})", "{a}[..., None]", "{a}.flatten()", "lib.stack([{a}, {a}.sin()], {u})",
-        "lib.cat([{a}, {a} * 2], {d})", "{a}.roll(1, {d})", "lib.tril({a}.reshape(-1, 1) @ {a}.reshape(1, -1))",
+        "{a}.transpose(0, {d})", "{a}[..., None]", "{a}.flatten()",
+        "lib.stack([{a}, {a}.sin()], {u})",
+        "lib.cat([{a}, {a} * 2], {d})", "{a}.roll(1, {d})",
+        "lib.tril({a}.reshape(-1, 1) @ {a}.reshape(1, -1))",
         "{a}.unsqueeze(0).expand(2, {star})", "{a}.repeat({ones}2)",
-        "lib.nn.functional.pad({a}, (1, 2))", "{a}.movedim({d}, 0)", "{a}.T" )
+        "lib.nn.functional.pad({a}, (1, 2))", "{a}.movedim({d}, 0)", "{a}.T")
 IN_PLACE = ("{a}.mul_({c})", "{a}.add_({a})", "{a}.sin_()", "{a}.tanh_()", "{a}.clamp_(-0.9, 0.9)",
             "{a}.fill_({c})", "{a}.zero_()", "{a}.square_()")
 IN_PLACE_TWO = ("{a}.add_({b})", "{a}.mul_({b})", "{a}.copy_({b})", "{a}.sub_({b})",
@@ -126,7 +131,7 @@ class Writer:
             short = x.shape[fill["d"]] < (2 if "std" in text else 1)
             if not (short and any(f".{n}" in text or f"{n}(" in text for n in NEEDS_ELEMENTS)):
                 self.value(text.format(**fill))
-        elif kind == "move" and rank and not (x.numel() == 0 and "-1" in fill["star"] and rank == 0):
+        elif kind == "move" and rank:
             text = self.pick(MOVE)
             if not ("reshape(-1, 1)" in text and x.numel() == 0) and not (
                     "roll" in text and x.numel() == 0) and not (".T" in text and rank != 2):
@@ -148,7 +153,8 @@ class Writer:
             if n:
                 options += [str(self.draw(st.integers(-n, n - 1))), "0"]
             text = self.pick(options)
-            parts.append(text.format(s=self.draw(st.integers(0, n)), e=self.draw(st.integers(0, n))))
+            start, stop = self.draw(st.integers(0, n)), self.draw(st.integers(0, n))
+            parts.append(text.format(s=start, e=stop))
         lists = sum(p.startswith(("[", "lib")) for p in parts)
         return ", ".join(parts if lists < 2 else [":" if p.startswith(("[", "lib")) else p
                                                    for p in parts])
@@ -165,8 +171,7 @@ class Writer:
                 if kind == "number":
                     self.write(f"{a}[{key}] = {fill['c']}")
                     return
-                part = x[eval(f"lib.tensor(0), ({key},)", {"lib": cr})[1]] if False else eval(
-                    f"x[{key}]", {"x": x, "lib": cr})
+                part = eval(f"x[{key}]", {"x": x, "lib": cr})
                 names = [n for n in self.made if tuple(self.env[n].shape) in (
                     tuple(part.shape), ())]
                 if names:

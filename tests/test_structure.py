@@ -29,7 +29,8 @@ LAYERS = (
     ("autodiff",),
     ("compiler",),
     (
-        "arithmetic", "attach", "autograd", "comparison", "creation", "func", "indexing", "inplace",
+        "arithmetic", "attach", "autograd", "comparison", "creation", "func", "function",
+        "gradcheck", "indexing", "inplace",
         "jit", "ops", "random", "rows", "shaping", "statistics", "surface", "tensor", "tree",
         "writing",
     ),

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainrule.core.node import Node
+from chainrule.core.primitive import TABLE
 
-from ..core.primitive import TABLE
 from .reverse import reachable
 
 ndarray = np.ndarray

@@ -279,7 +279,3 @@ def error_against_step(func: Function, x: Any, *, dtypes: Sequence[Any] = ("floa
             return func(new(array))._value
 
     return numeric.error_curves(value, start._value, truth, None, dtypes, steps)
-
-
-vars(autograd).update(gradcheck=gradcheck, gradgradcheck=gradgradcheck)
-autograd.__all__ += ["gradcheck", "gradgradcheck"]

@@ -41,7 +41,7 @@ def _by_matrices(input: Tensor, matrices: list[Any]) -> Tensor:
 
 
 def _averaging(size: int, parts: int) -> Any:
-    """The (parts, size) matrix whose row i is the mean from ⌊i·size/parts⌋ to ⌈(i+1)·size/parts⌉."""
+    """The (parts, size) matrix whose row i averages ⌊i·size/parts⌋ to ⌈(i+1)·size/parts⌉."""
     matrix = np.zeros((parts, size))
     for i in range(parts):
         first, last = i * size // parts, -(-(i + 1) * size // parts)

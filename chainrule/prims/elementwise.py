@@ -239,7 +239,8 @@ frac = elementwise("frac", check=_refuse_whole, partials=1,
     eval=lambda x: np.subtract(x, np.trunc(x)), domain=(0.1, 0.9), at={-1.5: -0.5}, kinks=np.trunc,
     doc="The fraction of x, with the sign of x; derivative 1.")
 round_ = elementwise("round", promote="number", partials=0,
-    eval=lambda x, decimals: np.round(x, decimals), options={"decimals": 0}, domain=(0.1, 0.4), at={0.5: 0.0, 1.5: 2.0, 2.5: 2.0},
+    eval=lambda x, decimals: np.round(x, decimals), options={"decimals": 0}, domain=(0.1, 0.4),
+    at={0.5: 0.0, 1.5: 2.0, 2.5: 2.0},
     kinks=np.round,
     doc="The nearest integer (or multiple of 10^−decimals), halves to even; derivative 0.")
 
@@ -341,7 +342,8 @@ erfc = elementwise("erfc", eval=special.erfc, promote="float", at={0.0: 1.0, inf
     partials=lambda y, x: exp(-x * x) * (-2 / math.sqrt(math.pi)),
     doc="1 − erf(x), accurate where erf(x) is close to 1.")
 erfinv = elementwise("erfinv", eval=special.erfinv, promote="float", domain=(-0.8, 0.8),
-    at={0.0: 0.0, 1.0: inf, -1.0: -inf}, partials=lambda y, x: exp(y * y) * (math.sqrt(math.pi) / 2),
+    at={0.0: 0.0, 1.0: inf, -1.0: -inf},
+    partials=lambda y, x: exp(y * y) * (math.sqrt(math.pi) / 2),
     doc="The inverse of the error function.")
 
 # ---------------------------------------------------------------- activations
@@ -351,7 +353,8 @@ sigmoid = elementwise("sigmoid", eval=special.sigmoid, partials=lambda y, x: y *
     fast_pulls=(special.sigmoid_pull,),
     doc="1/(1 + exp(−x)).")
 relu = elementwise("relu", promote="number", eval=lambda x: np.maximum(x, 0),
-    pulls=lambda g, y, x: keep(g, y > 0), at={-1.0: 0.0, 0.0: 0.0, 2.0: 2.0, inf: inf}, kinks=lambda x: x > 0,
+    pulls=lambda g, y, x: keep(g, y > 0), kinks=lambda x: x > 0,
+    at={-1.0: 0.0, 0.0: 0.0, 2.0: 2.0, inf: inf},
     doc="max(x, 0); derivative 0 at 0.")
 leaky_relu = elementwise("leaky_relu", options={"negative_slope": 0.01},
     eval=lambda x, negative_slope: np.where(x > 0, x, x * x.dtype.type(negative_slope)),

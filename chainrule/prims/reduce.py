@@ -105,8 +105,8 @@ def _argsort(x: Any, axis: int, descending: bool) -> Any:
     return np.argsort(np.invert(x), axis, kind="stable")
 
 
-argsort = general("argsort", eval=_argsort, infer=lambda a, axis, descending: ArrayType(a.shape, int64),
-    pulls=(None,), jvp=None, public="",
+argsort = general("argsort", eval=_argsort,
+    infer=lambda a, axis, descending: ArrayType(a.shape, int64), pulls=(None,), jvp=None, public="",
     batch=lambda xs, ax, axis, descending: (
         argsort(moved(xs[0], ax[0] or 0), axis=axis + 1, descending=descending), 0),
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1, "descending": False}),
@@ -140,7 +140,7 @@ def _padded(x: Any, axis: int, start: int, stop: int) -> Any:
 
 
 def _prod(x: Any, axis: int) -> Any:
-    """Pairs, then pairs of pairs: exact gradients of any order, zeros among the factors included."""
+    """Pairs, then pairs of pairs: exact gradients of any order, with zeros among the factors."""
     n = x.shape[axis]
     if n == 0:
         return sum_(x, axes=(axis,)) + 1
@@ -174,7 +174,8 @@ def _scan(join: Any) -> Any:
     return definition
 
 
-cumprod = composite("cumprod", definition=_scan(lambda a, b: a * b), public="_cumprod", options={"axis": 0},
+cumprod = composite("cumprod", definition=_scan(lambda a, b: a * b),
+    public="_cumprod", options={"axis": 0},
     eval=lambda x, axis: np.multiply.accumulate(x, axis, dtype=x.dtype),
     infer=lambda a, axis: a,
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),

@@ -79,7 +79,8 @@ def shifted(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(a + 1 for a in axes)
 
 
-sum_ = linear("sum", eval=lambda x, axes: np.add.reduce(x, axes, dtype=x.dtype) if axes else x.copy(),
+sum_ = linear("sum",
+    eval=lambda x, axes: np.add.reduce(x, axes, dtype=x.dtype) if axes else x.copy(),
     infer=sum_type, transpose=lambda g, x, axes: unsum(g, x, axes),
     batch=lambda xs, ax, axes: (sum_(moved(xs[0], ax[0] or 0), axes=shifted(axes)), 0),
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (0,)}),

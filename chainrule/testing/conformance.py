@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from .. import autograd
-from ..autodiff.batch import batch_definition
-from ..autodiff.forward import composite_tangent
-from ..core.bind import bind
-from ..core.config import settings
-from ..core.errors import BatchingError, RuleError
-from ..core.primitive import Primitive, Variadic
-from ..core.record import new, placeholder
-from ..core.types import SHORT_NAMES, ArrayType, type_of
-from ..func import vmap
-from ..tensor import Tensor
+from chainrule import autograd
+from chainrule.autodiff.batch import batch_definition
+from chainrule.autodiff.forward import composite_tangent
+from chainrule.core.bind import bind
+from chainrule.core.config import settings
+from chainrule.core.errors import BatchingError, RuleError
+from chainrule.core.primitive import Primitive, Variadic
+from chainrule.core.record import new, placeholder
+from chainrule.core.types import SHORT_NAMES, ArrayType, type_of
+from chainrule.func import vmap
+from chainrule.tensor import Tensor
 
 Arrays = tuple[Any, ...]
 STEP = 1e-6
@@ -594,7 +594,7 @@ def check_aliases(prim: Primitive, rng: Any) -> None:
         inputs = varied(prim, xs)
         result, leaves = on_tape(prim, xs, params, inputs)
         for i, leaf in zip(inputs, leaves, strict=True):
-            if result is leaf or not prim.view and np.shares_memory(leaf._value, result._value):
+            if result is leaf or (not prim.view and np.shares_memory(leaf._value, result._value)):
                 raise Failed(f"recorded, the result shares memory with operand {i}")
 
 
