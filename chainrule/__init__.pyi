@@ -4,6 +4,7 @@ Written by `python -m chainrule.testing.stubs`: do not edit.
 """
 
 import builtins
+
 from . import autograd as autograd
 from . import data as data
 from . import explain as explain
@@ -29,11 +30,10 @@ from .arithmetic import positive as positive
 from .arithmetic import rsub as rsub
 from .arithmetic import tensordot as tensordot
 from .attach import add as add
+from .attach import div as _div
 from .attach import div as div
-from .attach import div as divide
-from .attach import div as true_divide
+from .attach import sub as _sub
 from .attach import sub as sub
-from .attach import sub as subtract
 from .autograd import enable_grad as enable_grad
 from .autograd import inference_mode as inference_mode
 from .autograd import is_grad_enabled as is_grad_enabled
@@ -53,20 +53,22 @@ from .comparison import result_type as result_type
 from .comparison import searchsorted as searchsorted
 from .comparison import take as take
 from .comparison import unique as unique
-from .core.types import bool_ as bool
+from .core.config import settings as settings
+from .core.types import bool_ as _bool_
+from .core.types import float16 as _float16
 from .core.types import float16 as float16
-from .core.types import float16 as half
-from .core.types import float32 as float
+from .core.types import float32 as _float32
 from .core.types import float32 as float32
-from .core.types import float64 as double
+from .core.types import float64 as _float64
 from .core.types import float64 as float64
-from .core.types import int32 as int
+from .core.types import int32 as _int32
 from .core.types import int32 as int32
-from .core.types import int64 as long
+from .core.types import int64 as _int64
+from .core.types import int64 as int64
 from .core.types import uint8 as uint8
 from .creation import arange as arange
+from .creation import as_tensor as _as_tensor
 from .creation import as_tensor as as_tensor
-from .creation import as_tensor as asarray
 from .creation import empty as empty
 from .creation import empty_like as empty_like
 from .creation import eye as eye
@@ -95,8 +97,8 @@ from .ops import argmax as argmax
 from .ops import argmin as argmin
 from .ops import argsort as argsort
 from .ops import bmm as bmm
+from .ops import clamp as _clamp
 from .ops import clamp as clamp
-from .ops import clamp as clip
 from .ops import count_nonzero as count_nonzero
 from .ops import cumprod as cumprod
 from .ops import cumsum as cumsum
@@ -146,21 +148,21 @@ from .random import randn_like as randn_like
 from .random import randperm as randperm
 from .random import seed as seed
 from .random import set_rng_state as set_rng_state
+from .rows import abs as _abs
 from .rows import abs as abs
-from .rows import abs as absolute
+from .rows import acos as _acos
 from .rows import acos as acos
-from .rows import acos as arccos
+from .rows import acosh as _acosh
 from .rows import acosh as acosh
-from .rows import acosh as arccosh
-from .rows import asin as arcsin
+from .rows import asin as _asin
 from .rows import asin as asin
-from .rows import asinh as arcsinh
+from .rows import asinh as _asinh
 from .rows import asinh as asinh
-from .rows import atan as arctan
+from .rows import atan as _atan
 from .rows import atan as atan
-from .rows import atan2 as arctan2
+from .rows import atan2 as _atan2
 from .rows import atan2 as atan2
-from .rows import atanh as arctanh
+from .rows import atanh as _atanh
 from .rows import atanh as atanh
 from .rows import bitwise_and as bitwise_and
 from .rows import bitwise_not as bitwise_not
@@ -184,17 +186,17 @@ from .rows import floor_divide as floor_divide
 from .rows import fmax as fmax
 from .rows import fmod as fmod
 from .rows import frac as frac
+from .rows import ge as _ge
 from .rows import ge as ge
-from .rows import ge as greater_equal
 from .rows import gelu as gelu
-from .rows import gt as greater
+from .rows import gt as _gt
 from .rows import gt as gt
 from .rows import hypot as hypot
 from .rows import isfinite as isfinite
 from .rows import isinf as isinf
 from .rows import isnan as isnan
+from .rows import le as _le
 from .rows import le as le
-from .rows import le as less_equal
 from .rows import leaky_relu as leaky_relu
 from .rows import log as log
 from .rows import log10 as log10
@@ -205,16 +207,16 @@ from .rows import logical_and as logical_and
 from .rows import logical_not as logical_not
 from .rows import logical_or as logical_or
 from .rows import logical_xor as logical_xor
-from .rows import lt as less
+from .rows import lt as _lt
 from .rows import lt as lt
 from .rows import maximum as maximum
 from .rows import minimum as minimum
+from .rows import mul as _mul
 from .rows import mul as mul
-from .rows import mul as multiply
+from .rows import ne as _ne
 from .rows import ne as ne
-from .rows import ne as not_equal
+from .rows import neg as _neg
 from .rows import neg as neg
-from .rows import neg as negative
 from .rows import pow as pow
 from .rows import rad2deg as rad2deg
 from .rows import reciprocal as reciprocal
@@ -233,16 +235,15 @@ from .rows import sqrt as sqrt
 from .rows import square as square
 from .rows import tan as tan
 from .rows import tanh as tanh
-from .rows import trunc as fix
+from .rows import trunc as _trunc
 from .rows import trunc as trunc
 from .shaping import atleast_1d as atleast_1d
 from .shaping import atleast_2d as atleast_2d
 from .shaping import atleast_3d as atleast_3d
 from .shaping import broadcast_tensors as broadcast_tensors
 from .shaping import broadcast_to as broadcast_to
+from .shaping import cat as _cat
 from .shaping import cat as cat
-from .shaping import cat as concat
-from .shaping import cat as concatenate
 from .shaping import chunk as chunk
 from .shaping import diag as diag
 from .shaping import diag_embed as diag_embed
@@ -253,7 +254,7 @@ from .shaping import fliplr as fliplr
 from .shaping import flipud as flipud
 from .shaping import hstack as hstack
 from .shaping import meshgrid as meshgrid
-from .shaping import movedim as moveaxis
+from .shaping import movedim as _movedim
 from .shaping import movedim as movedim
 from .shaping import narrow as narrow
 from .shaping import one_hot as one_hot
@@ -272,8 +273,7 @@ from .shaping import t as t
 from .shaping import tensor_split as tensor_split
 from .shaping import tile as tile
 from .shaping import trace as trace
-from .shaping import transpose as swapaxes
-from .shaping import transpose as swapdims
+from .shaping import transpose as _transpose
 from .shaping import transpose as transpose
 from .shaping import tril as tril
 from .shaping import tril_indices as tril_indices
@@ -295,15 +295,45 @@ from .statistics import nansum as nansum
 from .statistics import std_mean as std_mean
 from .tensor import Size as Size
 from .tensor import Tensor as Tensor
-from .tensor import int64 as int64
-from .tensor import settings as settings
 from .writing import index_copy as index_copy
 from .writing import index_fill as index_fill
 from .writing import index_put as index_put
 from .writing import masked_scatter as masked_scatter
 
-e: builtins.float
-inf: builtins.float
-nan: builtins.float
-pi: builtins.float
 __version__: str
+absolute = _abs
+arccos = _acos
+arccosh = _acosh
+arcsin = _asin
+arcsinh = _asinh
+arctan = _atan
+arctan2 = _atan2
+arctanh = _atanh
+asarray = _as_tensor
+bool = _bool_
+clip = _clamp
+concat = _cat
+concatenate = _cat
+divide = _div
+double = _float64
+e: builtins.float
+fix = _trunc
+float = _float32
+greater = _gt
+greater_equal = _ge
+half = _float16
+inf: builtins.float
+int = _int32
+less = _lt
+less_equal = _le
+long = _int64
+moveaxis = _movedim
+multiply = _mul
+nan: builtins.float
+negative = _neg
+not_equal = _ne
+pi: builtins.float
+subtract = _sub
+swapaxes = _transpose
+swapdims = _transpose
+true_divide = _div

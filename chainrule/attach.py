@@ -12,7 +12,7 @@ from . import arithmetic, autograd, comparison, creation, ops, random, shaping, 
 from .core.bind import Value, bind
 from .core.errors import DtypeError, ShapeError
 from .core.primitive import TABLE
-from .core.record import is_operand
+from .core.record import direct_function, is_operand
 from .core.types import result_dtype, type_of
 from .indexing import fitted, get, parse, put
 from .inplace import assign
@@ -137,7 +137,12 @@ def T(self: Tensor) -> Tensor:
     return shaping.permute(self, *reversed(range(self.ndim)))
 
 
+_matrix_product = direct_function(TABLE["matmul"])
+
+
 def operator_matmul(self: Tensor, other: Any) -> Any:
+    if isinstance(other, Tensor) and self.ndim == 2 and other.ndim == 2:
+        return _matrix_product(self, other)
     return ops.matmul(self, other) if is_operand(other) else NotImplemented
 
 

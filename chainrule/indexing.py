@@ -13,7 +13,7 @@ import numpy as np
 from .core.bind import Value, bind
 from .core.errors import IndexingError, ShapeError
 from .core.primitive import TABLE
-from .core.record import new, refuse_number
+from .core.record import apply_one, new, refuse_number
 from .core.types import type_of
 
 
@@ -147,6 +147,15 @@ def points_order(rank: int, places: list[int]) -> tuple[tuple[int, ...], int]:
 
 def get(x: Any, key: Any) -> Any:
     """x[key]."""
+    quick = key if type(key) is tuple else (key,)
+    if all(map(is_plain, quick)):
+        try:
+            return apply_one(TABLE["slice"], x, {"key": quick})
+        except IndexError:
+            pass                                # parse() says what is wrong
+    elif len(quick) == 1 and isinstance(key, Value) and key.dtype == np.int64 and key.ndim:
+        if key._value is not None and x._value is not None and x.ndim:  # type: ignore[attr-defined]
+            return bind(TABLE["index"], x, key)
     basic, arrays = parse(x, key)
     view = bind(TABLE["slice"], x, key=basic) if not arrays else basic_step(x, basic)
     if not arrays:
@@ -161,6 +170,16 @@ def get(x: Any, key: Any) -> Any:
     rest = list(range(count, picked.ndim))
     final = (*rest[:target], *range(count), *rest[target:])
     return bind(TABLE["permute"], picked, order=final)
+
+
+def is_plain(item: Any) -> bool:
+    """A whole number, a forward slice, None or ...: what NumPy takes as it stands."""
+    kind = type(item)
+    if kind is slice:
+        return ((item.start is None or type(item.start) is int)
+                and (item.stop is None or type(item.stop) is int)
+                and (item.step is None or (type(item.step) is int and item.step > 0)))
+    return kind is int or item is None or item is Ellipsis
 
 
 def _broadcast(arrays: list[Any]) -> list[Any]:

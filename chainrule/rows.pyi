@@ -4,9 +4,11 @@ Written by `python -m chainrule.testing.stubs`: do not edit.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
-from typing import Sequence
+
 import numpy as np
+
 from .core.primitive import Primitive
 from .ops import Extreme
 from .tensor import Tensor

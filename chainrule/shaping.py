@@ -411,6 +411,9 @@ def _one_dtype(tensors: Sequence[Any], what: str) -> list[Tensor]:
     for i, x in enumerate(items):
         if not isinstance(x, Tensor):
             raise ShapeError(f"{what}: item {i} is {type(x).__name__}, not a tensor")
+    first = items[0].dtype
+    if all(x.dtype is first for x in items):
+        return items
     dtype = result_dtype(items)
     return [x.to(dtype) for x in items]
 

@@ -17,6 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 FUNCTIONS: dict[str, Any] = {}
 METHODS: dict[str, Any] = {}
+ALL_AXES = [tuple(range(rank)) for rank in range(65)]      # NumPy's arrays have at most 64 axes
 
 
 def public(function: Function) -> Function:
@@ -68,7 +69,9 @@ def axis_of(dim: int, rank: int, what: str) -> int:
 def axes_of(dim: Any, rank: int, what: str) -> tuple[int, ...]:
     """dim (None, a number, several) as sorted distinct axes."""
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
-        return tuple(range(rank))
+        return ALL_AXES[rank]
+    if type(dim) is int and -rank <= dim < rank:
+        return (dim % rank,)
     dims = [dim] if not isinstance(dim, (tuple, list)) else dim
     axes = [axis_of(d, rank, what) for d in dims]
     if len(set(axes)) != len(axes):

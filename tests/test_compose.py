@@ -379,7 +379,7 @@ def hessian_by_grad(f: Function) -> Function:
 
 
 def test_arguments_changed_in_place() -> None:
-    """An inner function may write into its argument: the derivative is by the value it was given."""
+    """An inner function may write into its argument: the derivative is by what it was given."""
     def f(z: Any) -> Any:
         z.mul_(2)
         return (z * z).sum()

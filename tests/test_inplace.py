@@ -18,8 +18,8 @@ from chainrule.core.errors import (
     ShapeError,
 )
 
-# Each is run by chainrule and, where it is installed, by PyTorch: x is a leaf of shape (3, 4), w one
-# of shape (4,), both float64. The gradients of the sum of (y * weights) by x and w must agree with
+# Each is run by chainrule and, where it is installed, by PyTorch: x is a leaf of shape (3, 4), w
+# one of shape (4,), both float64. The gradients of the sum of (y * weights) by x and w must agree with
 # centred differences and with PyTorch.
 PROGRAMS = {
     "chain": "y = x * 1; y.mul_(w); y.add_(x); y.sin_()",
@@ -144,7 +144,8 @@ def test_under_vmap_and_grad(name: str) -> None:
         found = cr.func.vmap(slope)(cr.tensor(xs), cr.tensor(ws))
         values = cr.func.vmap(f)(cr.tensor(xs), cr.tensor(ws))
     except InPlaceError as error:
-        assert "clone()" in str(error)
+        if "clone()" not in str(error):
+            raise
         return
     for k in range(3):
         x, w = cr.tensor(xs[k], requires_grad=True), cr.tensor(ws[k], requires_grad=True)

@@ -142,8 +142,9 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data(), name=st.sampled_from(sorted(BINARY)))
     def write_two(self, data: Any, name: str) -> None:
         a = self.pick(data, computed)
-        b = None if a is None else self.pick(data, lambda p: fits(a.value, p.value) and np.broadcast_shapes(
-            a.value.shape, p.value.shape) == a.value.shape)
+        b = None if a is None else self.pick(
+            data, lambda p: fits(a.value, p.value)
+            and np.broadcast_shapes(a.value.shape, p.value.shape) == a.value.shape)
         if b is None:
             return
         value, jacobian = combined(name, a, b)

@@ -48,7 +48,8 @@ BINARY = ("{a} + {b}", "{a} - {b}", "{a} * {b}", "{a} / ({b} * {b} + 1)", "lib.m
 REDUCE = ("{a}.sum({d})", "{a}.mean({d})", "{a}.sum({d}, keepdim=True)",
           "{a}.mean({d}, keepdim=True)",
           "{a}.amax({d})", "{a}.amin({d}, keepdim=True)", "{a}.prod({d})", "{a}.logsumexp({d})",
-          "{a}.cumsum({d})", "{a}.cumprod({d})", "lib.softmax({a}, {d})", "lib.log_softmax({a}, {d})",
+          "{a}.cumsum({d})", "{a}.cumprod({d})", "lib.softmax({a}, {d})",
+          "lib.log_softmax({a}, {d})",
           "{a}.sum()", "{a}.max({d})[0]", "{a}.sort({d})[0]", "{a}.norm(2, {d}) * 0.5",
           "{a}.var({d}, correction=0)", "{a}.std({d})")
 NEEDS_ELEMENTS = ("amax", "amin", "max", "var", "std", "mean", "norm", "logsumexp", "sort",

@@ -26,6 +26,7 @@ from .types import ArrayType, float32, float64, result_dtype, scalar_dtype, type
 
 ndarray = np.ndarray
 NO_PARAMS: dict[str, Any] = {}
+TRACKED = (True,)
 UNREAD = Reads((), 0)            # plan of a traced node whose results carry no gradient
 
 # The class of the user's handle; set by tensor.py, which stands above this package.
@@ -106,6 +107,10 @@ def broadcast_edge(node: Node, shape: tuple[int, ...], code: Any, lasti: int) ->
 
 def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Apply `prim` to Tensors, arrays and numbers."""
+    if len(xs) == 1 and prim.pulls:
+        dtype = xs[0].dtype
+        if dtype is float32 or dtype is float64 or not prim.promote:
+            return apply_one(prim, xs[0], params)
     if prim.kind == "composite" and prim.pulls == () and any(
             isinstance(x, Value) and x._node is not None for x in xs):  # type: ignore[attr-defined]
         assert prim.definition is not None
@@ -150,10 +155,47 @@ def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     return linked_view(prim, xs[0], params, result) if prim.view else result
 
 
+def apply_one(prim: Primitive, x: Any, params: dict[str, Any]) -> Any:
+    """`apply` to one Tensor that needs no promotion."""
+    value = x._value
+    if value is None:
+        return trace(prim, (x,), params)
+    try:
+        y = prim.eval(value, **params)
+    except (ValueError, TypeError, IndexError) as error:
+        raise explained(prim, [value], params, error) from None
+    if type(y) is not ndarray:
+        y = np.asarray(y)
+    n = x._node
+    mode = state.recording
+    node = None
+    if n is not None and mode and y.dtype.kind == "f" and prim.pulls[0] is not None:
+        reads = prim.reads(TRACKED)
+        limit = settings.keep_small
+        if mode == 2 or (y.size <= limit and value.size <= limit):
+            saved, out = value, y
+        else:
+            saved = value if reads.inputs[0] == 2 else n
+            out = y if reads.output == 2 else None
+        scope = state.scope
+        code, lasti = (scope and scope[2]) or user_place(sys._getframe(1))
+        node = Node(prim, (n,), params, (saved,), out, reads, y.shape, y.dtype, code, lasti, scope)
+    result = new(y, node)
+    if state.inference:
+        extra(result).inference = True
+    if prim.view:
+        base = y.base
+        if base is not None and (base is value or base is value.base):
+            return related(prim, x, params, result)
+        return linked_view(prim, x, params, result)
+    return result
+
+
 def record(prim: Primitive, edges: list[Node | None], need: tuple[bool, ...], xs: tuple[Any, ...],
            values: list[Any], params: dict[str, Any], y: Any, mode: int) -> Node:
     """The node of an eager result, keeping what the rules read (or everything, if small)."""
-    code, lasti = user_place(sys._getframe(2))
+    scope = state.scope
+    code, lasti = (scope and scope[2]) or user_place(sys._getframe(2))
     shape = y.shape
     if prim.kind == "elementwise":
         for i, node in enumerate(edges):
@@ -169,13 +211,14 @@ def record(prim: Primitive, edges: list[Node | None], need: tuple[bool, ...], xs
                 saved[i] = stub if stub is not None else type_of(values[i])
         if reads.output != 2:
             out = None
-    for i, x in enumerate(xs):
-        if reads.inputs[i] == 2 and isinstance(x, Value):
-            extra_ = x._extra  # type: ignore[attr-defined]
-            if extra_ is not None and extra_.inference:
-                refuse_inference(prim)
+    if None in edges:
+        for i, x in enumerate(xs):
+            if reads.inputs[i] == 2 and isinstance(x, Value):
+                extra_ = x._extra  # type: ignore[attr-defined]
+                if extra_ is not None and extra_.inference:
+                    refuse_inference(prim)
     return Node(prim, tuple(edges), params, tuple(saved), out, reads, shape, y.dtype,
-                code, lasti, state.scope)
+                code, lasti, scope)
 
 
 def is_small(values: Any, y: Any) -> bool:

@@ -103,8 +103,11 @@ def _check_points(x_shape: Any, indices: Sequence[Any]) -> None:
 
 
 def _index(x: Any, *indices: Any) -> Any:
-    _check_points(x.shape, indices)
-    return x[indices]
+    try:
+        return x[indices]
+    except IndexError:
+        _check_points(x.shape, indices)
+        raise
 
 
 def _numbered(size: int, indices: Sequence[Any], index_axes: Axes) -> list[Any]:

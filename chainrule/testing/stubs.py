@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from chainrule import __all__ as PUBLIC
 from chainrule import rows
 from chainrule.attach import ALIASES, IN_PLACE
 from chainrule.core.primitive import Primitive
@@ -27,7 +26,7 @@ from chainrule.surface import METHODS
 
 PACKAGE = rows.__name__.partition(".")[0]
 ROOT = Path(inspect.getfile(rows)).parent
-LIBRARY = ("typing", "collections.abc")
+LIBRARY = ("collections.abc", "typing")
 
 HEAD = '''"""{title}
 
@@ -74,7 +73,13 @@ class Imports:
         self.lines.add(f"from {relative(thing.__module__)} import {name}")
 
     def text(self) -> str:
-        return "\n".join(sorted(self.lines, key=lambda line: (line.startswith("from ."), line)))
+        """Python's own, then NumPy, then the package's, as a linter wants them."""
+        groups = [[line for line in sorted(self.lines) if rank(line) == k] for k in range(3)]
+        return "\n\n".join("\n".join(group) for group in groups if group)
+
+
+def rank(line: str) -> int:
+    return 2 if line.startswith("from .") else int("numpy" in line)
 
 
 def relative(module: str) -> str:
@@ -168,8 +173,9 @@ def method_lines(imports: Imports) -> Iterator[str]:
 def rows_text() -> str:
     """The text of rows.pyi."""
     imports = Imports()
-    imports.lines |= {"from typing import Any", "import numpy as np", "from .tensor import Tensor",
-                      "from collections.abc import Callable", "from .core.primitive import Primitive"}
+    imports.lines |= {"from collections.abc import Callable", "from typing import Any",
+                      "import numpy as np", "from .core.primitive import Primitive",
+                      "from .tensor import Tensor"}
     made = public_rows()
     functions = [row_signature(name.lstrip("_"), made[name], False) for name in sorted(made)]
     methods = list(method_lines(imports))
@@ -197,7 +203,7 @@ def rows_text() -> str:
 # ---------------------------------------------------------------- __init__.pyi
 
 # Where constants and classes are looked for, in this order.
-SOURCES = ("tensor", "creation", "random", "autograd", "core.config", "core.types", "rows", "ops",
+SOURCES = ("core.config", "core.types", "creation", "random", "autograd", "tensor", "rows", "ops",
            "shaping", "io", "func")
 NAMED_TYPES = {"bool": "bool_", "float": "float32", "double": "float64", "half": "float16",
                "long": "int64", "int": "int32"}
@@ -210,7 +216,7 @@ def home_of(name: str, package: ModuleType) -> str:
     thing = getattr(package, name)
     if isinstance(thing, ModuleType):
         return f"from . import {name} as {name}"
-    if isinstance(thing, float):
+    if isinstance(thing, builtins.float):
         return f"{name}: builtins.float"
     for key, function in vars(rows).items():
         if function is thing:
@@ -233,11 +239,19 @@ def home_of(name: str, package: ModuleType) -> str:
 def package_text() -> str:
     """The text of __init__.pyi."""
     package = importlib.import_module(PACKAGE)
-    lines = [home_of(name, package) for name in PUBLIC]
-    constants = [line for line in lines if ":" in line]
-    imports = sorted(set(lines) - set(constants))
-    return (HEAD.format(title="Where each public name comes from.") + "import builtins\n"
-            + "\n".join(imports) + "\n\n" + "\n".join([*constants, "__version__: str"]) + "\n")
+    lines = [home_of(name, package) for name in package.__all__]
+    constants = ["__version__: str", *[line for line in lines if ":" in line]]
+    imports = set()
+    for line in lines:
+        source, _, alias = line.partition(" as ")
+        own = source.rpartition(" ")[2]
+        if alias and own != alias:         # only `a as a` is exported from a stub
+            constants.append(f"{alias} = _{own}")
+            line = f"{source} as _{own}"
+        imports.add(line)
+    return (HEAD.format(title="Where each public name comes from.") + "import builtins\n\n"
+            + "\n".join(sorted(line for line in imports if ":" not in line)) + "\n\n"
+            + "\n".join(sorted(constants)) + "\n")
 
 
 def texts() -> dict[Path, str]:
