@@ -27,6 +27,7 @@ from .autograd import (  # noqa: E402
 from .core.config import settings  # noqa: E402
 from .core.types import bool_, float16, float32, float64, int32, int64, uint8  # noqa: E402
 from .creation import *  # noqa: E402,F403
+from .device import accelerator, backends, cuda, device  # noqa: E402
 from .random import *  # noqa: E402,F403
 from .rows import *  # noqa: E402,F403
 from .surface import FUNCTIONS as _FUNCTIONS  # noqa: E402
@@ -50,7 +51,7 @@ _FROM = {"save": "io", "load": "io", "vmap": "func"}
 
 __all__ = sorted({
     *creation.__all__, *random.__all__, *rows.__all__, *_FUNCTIONS, *_SUBPACKAGES, *_FROM,
-    "Size", "Tensor", "autograd", "bool", "double", "e", "enable_grad", "float", "float16",
+    "Size", "Tensor", "accelerator", "autograd", "backends", "bool", "cuda", "device", "double", "e", "enable_grad", "float", "float16",
     "float32", "float64", "half", "inf", "inference_mode", "int", "int32", "int64",
     "is_grad_enabled", "is_inference_mode_enabled", "long", "nan", "no_grad", "pi",
     "set_grad_enabled", "settings", "uint8"})

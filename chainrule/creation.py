@@ -10,6 +10,7 @@ from .core.config import settings
 from .core.errors import DtypeError, ShapeError
 from .core.record import new
 from .core.types import as_dtype, int64
+from .device import require_cpu
 from .random import shape_of
 from .surface import only_method
 from .tensor import Tensor, array_from
@@ -25,7 +26,7 @@ def _made(value: Any, requires_grad: bool) -> Tensor:
 
 
 def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
-           device: Any = None) -> Tensor:
+          device: Any = None) -> Tensor:
     """A copy of `data` (numbers, nested lists, arrays) as a leaf tensor.
 
     Python floats become the default dtype, float32; NumPy arrays keep theirs.
@@ -33,11 +34,13 @@ def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
     >>> tensor([[1, 2], [3, 4]]).dtype
     dtype('int64')
     """
+    require_cpu(device)
     return _made(array_from(data, dtype), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """`data` as a tensor, sharing memory where it can."""
+    require_cpu(device)
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(dtype)
     return _made(array_from(data, dtype, copy=not isinstance(data, np.ndarray)), False)
@@ -62,17 +65,20 @@ def is_tensor(x: Any) -> bool:
 def zeros(*size: Any, dtype: Any = None, requires_grad: bool = False,
           device: Any = None) -> Tensor:
     """Zeros of the given sizes."""
+    require_cpu(device)
     return _made(np.zeros(shape_of(size), as_dtype(dtype or float)), requires_grad)
 
 
 def ones(*size: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None) -> Tensor:
     """Ones of the given sizes."""
+    require_cpu(device)
     return _made(np.ones(shape_of(size), as_dtype(dtype or float)), requires_grad)
 
 
 def empty(*size: Any, dtype: Any = None, requires_grad: bool = False,
           device: Any = None) -> Tensor:
     """Memory of the given sizes, its numbers undefined."""
+    require_cpu(device)
     return _made(np.empty(shape_of(size), as_dtype(dtype or float)), requires_grad)
 
 
@@ -83,8 +89,9 @@ def _number_dtype(value: Any) -> Any:
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False,
-         device: Any = None) -> Tensor:
+          device: Any = None) -> Tensor:
     """A tensor of one repeated number."""
+    require_cpu(device)
     value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
     chosen = as_dtype(dtype) if dtype is not None else _number_dtype(value)
     return _made(np.full(shape_of((size,)), value, chosen), requires_grad)
@@ -94,24 +101,32 @@ def _like(input: Tensor, dtype: Any) -> tuple[tuple[int, ...], Any]:
     return tuple(input.shape), as_dtype(dtype) if dtype is not None else input.dtype
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """Zeros of the shape and dtype of `input`."""
+    require_cpu(device)
     return _made(np.zeros(*_like(input, dtype)), requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """Ones of the shape and dtype of `input`."""
+    require_cpu(device)
     return _made(np.ones(*_like(input, dtype)), requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """Memory of the shape and dtype of `input`, its numbers undefined."""
+    require_cpu(device)
     return _made(np.empty(*_like(input, dtype)), requires_grad)
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None,
-              requires_grad: bool = False) -> Tensor:
+              requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """One number repeated in the shape and dtype of `input`."""
+    require_cpu(device)
     shape, chosen = _like(input, dtype)
     return full(shape, fill_value, dtype=chosen, requires_grad=requires_grad)
 
@@ -157,6 +172,7 @@ def type_as(input: Tensor, other: Tensor) -> Tensor:
 def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None,
            requires_grad: bool = False, device: Any = None) -> Tensor:
     """start, start + step, … below end."""
+    require_cpu(device)
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if isinstance(x, Tensor) else x for x in (start, end, step))
@@ -168,20 +184,26 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None,
 
 
 def linspace(start: float, end: float, steps: int, *, dtype: Any = None,
-             requires_grad: bool = False) -> Tensor:
+             requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """`steps` numbers at equal distances from start to end, both included."""
+    require_cpu(device)
     return _made(np.linspace(start, end, steps).astype(as_dtype(dtype or float)), requires_grad)
 
 
 def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None,
-             requires_grad: bool = False) -> Tensor:
+             requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """base to the powers linspace(start, end, steps)."""
+    require_cpu(device)
     return _made(np.logspace(start, end, steps, base=base).astype(as_dtype(dtype or float)),
                  requires_grad)
 
 
-def eye(n: int, m: int | None = None, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: Any = None, requires_grad: bool = False,
+          device: Any = None) -> Tensor:
     """Ones on the diagonal, zeros elsewhere."""
+    require_cpu(device)
     return _made(np.eye(n, m, dtype=as_dtype(dtype or float)), requires_grad)
 
 

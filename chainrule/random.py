@@ -16,6 +16,7 @@ from .core.bind import state
 from .core.errors import SettingError, ShapeError
 from .core.record import new
 from .core.types import as_dtype, int64
+from .device import require_cpu
 from .prims.random import bits, words
 from .tensor import Tensor
 
@@ -167,28 +168,35 @@ def _made(x: Any, requires_grad: bool) -> Tensor:
 def rand(*size: Any, generator: Generator | None = None, dtype: Any = None,
          requires_grad: bool = False, device: Any = None) -> Tensor:
     """Uniform numbers in [0, 1)."""
+    require_cpu(device)
     return _made(_uniform(shape_of(size), float_dtype(dtype), generator), requires_grad)
 
 
 def randn(*size: Any, generator: Generator | None = None, dtype: Any = None,
           requires_grad: bool = False, device: Any = None) -> Tensor:
     """Normal numbers with mean 0 and variance 1."""
+    require_cpu(device)
     return _made(_normal(shape_of(size), float_dtype(dtype), generator), requires_grad)
 
 
-def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
+def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None,
+          device: Any = None) -> Tensor:
     """Uniform numbers in [0, 1) of the shape and dtype of `input`."""
+    require_cpu(device)
     return rand(*input.shape, generator=generator, dtype=dtype or input.dtype)
 
 
-def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
+def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None,
+          device: Any = None) -> Tensor:
     """Normal numbers of the shape and dtype of `input`."""
+    require_cpu(device)
     return randn(*input.shape, generator=generator, dtype=dtype or input.dtype)
 
 
 def randint(low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None,
             dtype: Any = int64, device: Any = None) -> Tensor:
     """Whole numbers in [low, high); `randint(high, size)` starts at 0."""
+    require_cpu(device)
     if size is None:
         low, high, size = 0, low, high
     if high <= low:
@@ -204,8 +212,9 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Generato
 
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64,
-             device: Any = None) -> Tensor:
+          device: Any = None) -> Tensor:
     """The numbers 0 … n − 1 in random order."""
+    require_cpu(device)
     def make(s: tuple[int, ...]) -> Any:
         drawn = words((generator or default_generator).key(math.prod(s)), math.prod(s)).reshape(s)
         return new(np.argsort(drawn, axis=-1, kind="stable").astype(as_dtype(dtype)))

@@ -26,7 +26,10 @@ from .core.record import (
     set_handle,
 )
 from .core.types import SHORT_NAMES, as_dtype, bool_, int64, type_of
+from .device import device
 from .rows import Methods
+
+CPU = device("cpu")
 
 _JOIN_DTYPES = {np.dtype(d) for d in ("f2", "f4", "f8", "u1", "i4", "i8", "?")}
 
@@ -203,9 +206,9 @@ class Tensor(Methods, Value):
         self._value = other
 
     @property
-    def device(self) -> str:
-        """Always 'cpu'."""
-        return "cpu"
+    def device(self) -> device:
+        """Always device('cpu')."""
+        return CPU
 
     @property
     def is_cuda(self) -> bool:

@@ -24,7 +24,7 @@ LOG2, LOG10 = math.log(2.0), math.log(10.0)
 
 # ---------------------------------------------------------------- bookkeeping rows
 
-identity = elementwise("identity", eval=np.copy, partials=1, public="clone", show=show.same,
+identity = elementwise("identity", eval=lambda x: x.copy(), partials=1, public="clone", show=show.same,
     doc="A copy that stays connected: the gradient passes unchanged.")
 zeros_like = elementwise("zeros_like", eval=np.zeros_like, partials=None, public="_zeros_like",
     promote="", show=lambda a: ("0", 9), doc="Zeros of the same shape and dtype.")
