@@ -49,9 +49,10 @@ nan = inf - inf
 _SUBPACKAGES = ("data", "explain", "func", "io", "nn", "optim", "testing", "utils")
 _FROM = {"save": "io", "load": "io", "vmap": "func"}
 
-__all__ = sorted({
+__all__ = sorted({  # noqa: PLE0605
     *creation.__all__, *random.__all__, *rows.__all__, *_FUNCTIONS, *_SUBPACKAGES, *_FROM,
-    "Size", "Tensor", "accelerator", "autograd", "backends", "bool", "cuda", "device", "double", "e", "enable_grad", "float", "float16",
+    "Size", "Tensor", "accelerator", "autograd", "backends", "bool", "cuda", "device",
+    "double", "e", "enable_grad", "float", "float16",
     "float32", "float64", "half", "inf", "inference_mode", "int", "int32", "int64",
     "is_grad_enabled", "is_inference_mode_enabled", "long", "nan", "no_grad", "pi",
     "set_grad_enabled", "settings", "uint8"})

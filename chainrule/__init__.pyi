@@ -199,9 +199,9 @@ from .rows import le as _le
 from .rows import le as le
 from .rows import leaky_relu as leaky_relu
 from .rows import log as log
-from .rows import log10 as log10
 from .rows import log1p as log1p
 from .rows import log2 as log2
+from .rows import log10 as log10
 from .rows import logaddexp as logaddexp
 from .rows import logical_and as logical_and
 from .rows import logical_not as logical_not

@@ -54,8 +54,8 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     one_dtype("lerp", input, end)
     distance = end - input
     if isinstance(weight, Tensor) or weight < 0.5:
-        return input + distance * weight
-    return end - distance * (1 - weight)
+        return input + distance * weight  # type: ignore[no-any-return]
+    return end - distance * (1 - weight)  # type: ignore[no-any-return]
 
 
 @method
@@ -104,14 +104,14 @@ def positive(input: Tensor) -> Tensor:
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1,
           alpha: float = 1) -> Tensor:
     """beta·input + alpha·(mat @ vec)."""
-    return _added(input, mat.mv(vec), beta, alpha)  # type: ignore[attr-defined]
+    return _added(input, mat.mv(vec), beta, alpha)
 
 
 @method
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1,
             alpha: float = 1) -> Tensor:
     """beta·input + alpha·(batch1 @ batch2) for each matrix of the batches."""
-    return _added(input, batch1.bmm(batch2), beta, alpha)  # type: ignore[attr-defined]
+    return _added(input, batch1.bmm(batch2), beta, alpha)
 
 
 def _added(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
@@ -151,8 +151,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     x = movedim(a, left, list(range(a.ndim - len(left), a.ndim)))
     y = movedim(b, right, list(range(len(right))))
     lead, rest = tuple(x.shape[:a.ndim - len(left)]), tuple(y.shape[len(right):])
-    product = matmul(x.reshape(math.prod(lead), inside), y.reshape(inside, math.prod(rest)))  # type: ignore[attr-defined]
-    return product.reshape(*lead, *rest) if lead or rest else product.reshape(())  # type: ignore[attr-defined,no-any-return]
+    product = matmul(x.reshape(math.prod(lead), inside), y.reshape(inside, math.prod(rest)))
+    return product.reshape(*lead, *rest) if lead or rest else product.reshape(())
 
 
 def _listed(dims: Any) -> Sequence[int]:
@@ -164,6 +164,6 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     """Kronecker's product: each element of `input` times the whole of `other`."""
     rank = max(input.ndim, other.ndim)
     a, b = ((*[1] * (rank - x.ndim), *x.shape) for x in (input, other))
-    left = input.reshape([n for size in a for n in (size, 1)])  # type: ignore[attr-defined]
-    right = other.reshape([n for size in b for n in (1, size)])  # type: ignore[attr-defined]
-    return (left * right).reshape([m * n for m, n in zip(a, b, strict=True)])  # type: ignore[no-any-return]
+    left = input.reshape([n for size in a for n in (size, 1)])
+    right = other.reshape([n for size in b for n in (1, size)])
+    return (left * right).reshape([m * n for m, n in zip(a, b, strict=True)])

@@ -188,8 +188,8 @@ def complete() -> None:
     special: dict[str, Any] = {
         "__getitem__": getitem, "__setitem__": setitem, "mT": property(mT), "T": property(T),
         "__matmul__": operator_matmul, "__rmatmul__": operator_rmatmul,
-        "__neg__": Methods.neg, "__abs__": Methods.abs,  # type: ignore[attr-defined]
-        "__invert__": Methods.bitwise_not, "__pos__": lambda x: x}  # type: ignore[attr-defined]
+        "__neg__": Methods.neg, "__abs__": Methods.abs,
+        "__invert__": Methods.bitwise_not, "__pos__": lambda x: x}
     for method, name in {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div",
                          "ipow": "pow", "ifloordiv": "floor_divide", "imod": "remainder",
                          "iand": "bitwise_and", "ior": "bitwise_or", "ixor": "bitwise_xor"}.items():

@@ -150,10 +150,10 @@ def seed(y: Any, g: Any, on_tensors: bool, what: str) -> Any:
         raise ShapeError(f"{what}: gradient= is {type_of(g)}, the tensor is {type_of(y)}; the two "
                          "must have one shape")
     if g.dtype != y.dtype:
-        g = g.to(y.dtype)  # type: ignore[attr-defined]
+        g = g.to(y.dtype)
     if on_tensors:
         return g
-    return g._value.copy() if y.is_leaf else g._value  # type: ignore[attr-defined]
+    return g._value.copy() if y.is_leaf else g._value
 
 
 def no_graph(y: Any, what: str) -> NoGradientError:
@@ -196,7 +196,7 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     if inputs is not None:
         chosen = _listed(inputs)
         if not chosen:
-            raise GradientError("backward(inputs=[]): name at least one tensor, or leave inputs out")
+            raise GradientError("backward(inputs=[]): name a tensor, or leave inputs out")
         for x in chosen:
             require_grad(x, "backward(inputs=...)")
             targets[x._node] = x

@@ -22,7 +22,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
     """|input − other| <= atol + rtol·|other|, element by element."""
     if input.dtype != other.dtype:
         raise DtypeError(f"isclose: {type_of(input)} and {type_of(other)} must have one dtype")
-    same: Tensor = input == other  # type: ignore[assignment]
+    same: Tensor = input == other
     if input.dtype.kind == "b":
         return same
     distance = rows.abs(input - other)
@@ -40,13 +40,13 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-
     >>> cr.allclose(cr.ones(2), cr.ones(2) + 1e-7)
     True
     """
-    return bool(isclose(input, other, rtol, atol, equal_nan).all())  # type: ignore[attr-defined]
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
 @method
 def equal(input: Tensor, other: Tensor) -> bool:
     """Do both have one shape and equal elements?"""
-    return input.shape == other.shape and bool((input == other).all())  # type: ignore[attr-defined]
+    return input.shape == other.shape and bool((input == other).all())
 
 
 @method
@@ -116,7 +116,7 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False,
 @method
 def argwhere(input: Tensor) -> Tensor:
     """The indices of the non-zero elements, one row each."""
-    return input.nonzero()  # type: ignore[attr-defined,no-any-return]
+    return input.nonzero()  # type: ignore[no-any-return]
 
 
 @method

@@ -10,7 +10,7 @@ from .core.errors import DtypeError
 __all__ = ["accelerator", "backends", "cuda", "device"]
 
 
-class device(str):  # noqa: N801
+class device(str):
     """The name of a device; only 'cpu' exists.
 
     >>> device("cpu").type

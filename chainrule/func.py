@@ -6,7 +6,7 @@ Arguments may be tensors, modules, and nested lists, tuples and dicts of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -397,8 +397,10 @@ def vmap(f: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
                      kwargs: dict[str, Any]) -> Any:
         items = [x if d is None else placeholder(_item(x, d))
                  for x, d in zip(flat, dims, strict=True)]
-        nodes = [None if d is None else item._node for item, d in zip(items, dims, strict=True)]
-        env = {node: (x, d) for node, x, d in zip(nodes, flat, dims, strict=True) if d is not None}
+        nodes: list[Any] = [None if d is None else item._node
+                            for item, d in zip(items, dims, strict=True)]
+        env: dict[Any, Any] = {
+            node: (x, d) for node, x, d in zip(nodes, flat, dims, strict=True) if d is not None}
         before = state.draws, state.tracing
         draws = state.draws = Draws(randomness, size, before[0])
         state.tracing = "vmap"
@@ -420,11 +422,15 @@ def vmap(f: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "er
         values = [_with_axis(value, axis, place, size)
                   for (value, axis), place in zip(found, places, strict=False)]
         for (_, x, d), (new_value, axis) in zip(written, found[len(outputs):], strict=True):
-            assign(x, lambda _, v=new_value, a=axis, d=d: _with_axis(v, a, d, size),
-                   "a function inside vmap")
+            back = _with_axis(new_value, axis, d, size)
+            assign(x, partial(_given, back), "a function inside vmap")
         return unflatten(out_structure, values)
 
     return batched
+
+
+def _given(value: Any, _: Any) -> Any:
+    return value
 
 
 def _item(x: Any, d: int) -> ArrayType:
@@ -434,7 +440,7 @@ def _item(x: Any, d: int) -> ArrayType:
 def _place(d: int, x: Any) -> int:
     if not -x.ndim <= d < x.ndim:
         raise BatchingError(f"vmap: in_dims says axis {d}, the argument is {type_of(x)}")
-    return d % x.ndim
+    return d % x.ndim  # type: ignore[no-any-return]
 
 
 def _dims_for(dims: Any, args: Any, structure: Any) -> list[Any]:

@@ -140,7 +140,7 @@ class Function:
                 raise GradientError(f"{cls.__name__}.forward returned {type(out).__name__} as "
                                     f"output {i}; it must return tensors")
         # An input returned as it is becomes an output of its own.
-        outputs = [new(out._value) if any(out is x for x in args) else out for out in outputs]  # type: ignore[attr-defined]
+        outputs = [new(out._value) if any(out is x for x in args) else out for out in outputs]
         constant = [any(out is c for c in ctx._constant) or out.dtype.kind != "f"
                     for out in outputs]
         if state.recording and any(needs) and not all(constant):
@@ -230,7 +230,7 @@ class _Rule:
             hint = "; its transpose would fit" if tuple(answer.shape)[::-1] == edge.shape else ""
             raise ShapeError(f"{self.cls.__name__}.backward returned {type_of(answer)} as the "
                              f"gradient of argument {i}, which is {edge.type}{hint}")
-        return answer if on_tensors else answer._value.astype(edge.dtype)  # type: ignore[attr-defined]
+        return answer if on_tensors else answer._value.astype(edge.dtype)
 
     def push(self, ts: Sequence[Any], y: Any, ctx: Context, *rest: Any) -> Any:
         dots = self.cls.jvp(ctx, *ts)

@@ -153,9 +153,9 @@ def get(x: Any, key: Any) -> Any:
             return apply_one(TABLE["slice"], x, {"key": quick})
         except IndexError:
             pass                                # parse() says what is wrong
-    elif len(quick) == 1 and isinstance(key, Value) and key.dtype == np.int64 and key.ndim:
-        if key._value is not None and x._value is not None and x.ndim:  # type: ignore[attr-defined]
-            return bind(TABLE["index"], x, key)
+    elif (isinstance(key, Value) and key.dtype == np.int64 and key.ndim and x.ndim
+            and key._value is not None and x._value is not None):  # type: ignore[attr-defined]
+        return bind(TABLE["index"], x, key)
     basic, arrays = parse(x, key)
     view = bind(TABLE["slice"], x, key=basic) if not arrays else basic_step(x, basic)
     if not arrays:

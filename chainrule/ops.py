@@ -245,7 +245,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The running sum along `dim`."""
     x = _summable(input, dtype)
     axis = axis_of(dim, x.ndim, "cumsum")
-    return x.clone() if x.ndim == 0 else row("cumsum", x, axis=axis)  # type: ignore[no-any-return]
+    return x.clone() if x.ndim == 0 else row("cumsum", x, axis=axis)
 
 
 @method
@@ -254,7 +254,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """The running product along `dim`."""
     x = _summable(input, dtype)
     axis = axis_of(dim, x.ndim, "cumprod")
-    return x.clone() if x.ndim == 0 else row("cumprod", x, axis=axis)  # type: ignore[no-any-return]
+    return x.clone() if x.ndim == 0 else row("cumprod", x, axis=axis)
 
 
 @method
@@ -273,7 +273,7 @@ def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False) -> T
         total = sum(input * input, axes, keepdim)
         safe = row("where", total == 0, ones_of(total), total)
         return row("where", total == 0, total, safe.sqrt())  # type: ignore[no-any-return]
-    return sum(input.abs() ** p, axes, keepdim) ** (1.0 / p)
+    return sum(input.abs() ** p, axes, keepdim) ** (1.0 / p)  # type: ignore[no-any-return]
 
 
 def ones_of(x: Tensor) -> Tensor:
@@ -410,7 +410,7 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     if gone:
         x = row("sum", x, axes=gone)
         term = "".join(n for n in term if n in right)
-    return x.permute(*[term.index(n) for n in right]) if term != right else x
+    return x.permute(*[term.index(n) for n in right]) if term != right else x  # type: ignore[no-any-return]
 
 
 def sorted_text(names: set[str]) -> str:
@@ -497,7 +497,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         raise ShapeError("clamp: give min, max or both")
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         x = input if min is None else row("maximum", input, min)
-        return x if max is None else row("minimum", x, max)  # type: ignore[no-any-return]
+        return x if max is None else row("minimum", x, max)
     wanted = promote(input.dtype, None) if input.dtype.kind == "f" else result_dtype(
         [input, *[m for m in (min, max) if m is not None]])
     x = input.to(wanted)
@@ -553,7 +553,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     if added.shape != input.shape:
         added = row("place", added, shape=tuple(input.shape),
                     key=tuple(slice(0, n) for n in added.shape))
-    return input + added
+    return input + added  # type: ignore[no-any-return]
 
 
 @method

@@ -227,7 +227,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *,
     """Normal numbers with the given mean and standard deviation (numbers or tensors)."""
     shape = shape_of((size,)) if size is not None else np.broadcast_shapes(
         *(tuple(x.shape) if isinstance(x, Tensor) else () for x in (mean, std)))
-    return randn(*shape, generator=generator) * std + mean
+    return randn(*shape, generator=generator) * std + mean  # type: ignore[no-any-return]
 
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:

@@ -3,8 +3,7 @@
 Written by `python -m chainrule.testing.stubs`: do not edit.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np

@@ -282,7 +282,7 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     if k % 2:
         turned = transpose(input, first, second)
         return flip(turned, first if k % 4 == 1 else second)
-    return input.clone()  # type: ignore[attr-defined,no-any-return]
+    return input.clone()
 
 
 def _at_least(rank: int, tensors: tuple[Any, ...]) -> Any:

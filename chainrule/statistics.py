@@ -74,8 +74,8 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     x = reshape(input, 1) if input.ndim == 0 else input
     if x.dtype.kind == "f":
         holes = rows.isnan(x)
-        first = argmax(holes.long(), axis, keepdim=True)  # type: ignore[attr-defined]
-        middle = where(holes.any(axis, keepdim=True), first, middle)  # type: ignore[attr-defined]
+        first = argmax(holes.long(), axis, keepdim=True)
+        middle = where(holes.any(axis, keepdim=True), first, middle)
     return _picked(x, middle, axis, keepdim, input)
 
 
@@ -105,7 +105,7 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> A
 def _running(name: str, input: Tensor, dim: int) -> Extreme:
     axis = axis_of(dim, input.ndim, name)
     if input.ndim == 0:
-        return Extreme(input.clone(), new(np.asarray(0)))  # type: ignore[attr-defined]
+        return Extreme(input.clone(), new(np.asarray(0)))
     index = row(f"cumarg{name[3:]}", input, axis=axis)
     return Extreme(gather(input, axis, index), index)
 
@@ -129,7 +129,7 @@ def cummin(input: Tensor, dim: int) -> Extreme:
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log of the running sum of exp(x) along `dim`, stable."""
     axis = axis_of(dim, input.ndim, "logcumsumexp")
-    return input.clone() if input.ndim == 0 else row("logcumsumexp", input, axis=axis)  # type: ignore[attr-defined,no-any-return]
+    return input.clone() if input.ndim == 0 else row("logcumsumexp", input, axis=axis)
 
 
 @method
@@ -143,5 +143,5 @@ def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:
     for _ in range(min(n, x.shape[axis])):
         length = x.shape[axis] - 1
         later, earlier = narrow(x, axis, 1, length), narrow(x, axis, 0, length)
-        x = later != earlier if x.dtype.kind == "b" else later - earlier  # type: ignore[assignment]
+        x = later != earlier if x.dtype.kind == "b" else later - earlier
     return x

@@ -137,22 +137,22 @@ class Tensor(Methods, Value):
     # ------------------------------------------------------------ what it is
 
     @property
-    def shape(self) -> Size:  # type: ignore[override]
+    def shape(self) -> Size:
         """The sizes of the axes."""
         value = self._value
         return Size(value.shape if value is not None else self._node.shape)  # type: ignore[union-attr]
 
     @property
-    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+    def dtype(self) -> np.dtype[Any]:
         """The kind of number: cr.float32 and so on."""
         value = self._value
-        return value.dtype if value is not None else self._node.dtype  # type: ignore[union-attr,no-any-return]
+        return value.dtype if value is not None else self._node.dtype  # type: ignore[union-attr]
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
         value = self._value
-        return value.ndim if value is not None else len(self._node.shape)  # type: ignore[union-attr,no-any-return]
+        return value.ndim if value is not None else len(self._node.shape)  # type: ignore[union-attr]
 
     @property
     def requires_grad(self) -> bool:
@@ -419,7 +419,7 @@ class Tensor(Methods, Value):
         return self._node is not None and bool(self._node.hooks) and "retain" in self._node.hooks
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Handle:
-        """Call `hook(gradient)` whenever this tensor's gradient is computed; a result replaces it."""
+        """Call `hook(gradient)` when this tensor's gradient is computed; a result replaces it."""
         if self._node is None:
             raise LeafError("register_hook() on a tensor that does not require a gradient")
         hooks = _hooks(self._node)

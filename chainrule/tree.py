@@ -25,7 +25,7 @@ LEAF = Structure(None, None, (), 1)
 
 def register(kind: type, split: Callable[[Any], tuple[list[Any], Any]],
              join: Callable[[list[Any], Any], Any]) -> None:
-    """Make a class a container: `split(x)` gives (children, data), `join(children, data)` undoes it."""
+    """Make a class a container: `split(x)` gives (children, data), `join` undoes it."""
     _nodes[kind] = (split, join)
 
 

@@ -42,7 +42,7 @@ def without_collector() -> Iterator[None]:
 
 
 def living(kind: type) -> int:
-    return sum(isinstance(x, kind) for x in gc.get_objects())
+    return sum(type(x) is kind for x in gc.get_objects())
 
 
 # ---------------------------------------------------------------- depth

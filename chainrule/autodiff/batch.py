@@ -85,7 +85,8 @@ def batch_definition(prim: Any, xs: Sequence[Any], axes: Sequence[int | None],
     items = [x if axis is None else placeholder(item_type(x, axis))
              for x, axis in zip(xs, axes, strict=True)]
     y = prim.definition(*items, **params)
-    env = {item._node: (x, axis) for item, x, axis in zip(items, xs, axes, strict=True)
+    env: dict[Node, tuple[Any, int | None]] = {
+        item._node: (x, axis) for item, x, axis in zip(items, xs, axes, strict=True)
            if axis is not None}
     result: tuple[Any, int | None] = replay([y], env)[0]
     return result

@@ -201,9 +201,10 @@ def run_hooks(node: Node, g: Any, on_tensors: bool) -> Any:
 
 
 def second_pass(node: Node) -> FreedGraphError:
+    freed_at = Origin.of(node.freed[0], node.freed[1], None) if node.freed else None
     return FreedGraphError(
         f"the backward pass reached {node.name} ({node.type}) at {node.origin} a second time. Its "
-        f"saved values were dropped by the first pass, at {Origin.of(*node.freed, None)}.\n"
+        f"saved values were dropped by the first pass, at {freed_at}.\n"
         f"    {node.origin.source()}\n"
         "Most often this part was computed once, before the loop, and is used in every step: move "
         "it into the loop, or detach() what should not be trained through. If two backward passes "

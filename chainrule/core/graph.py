@@ -258,7 +258,7 @@ def _read_line(line: str, env: dict[str, Any]) -> None:
     if prim is None:
         raise GraphError(f"{tree.func.id!r} is not a row of the table")
     xs = [_value(a, env) for a in tree.args]
-    params = {k.arg: _value(k.value, env) for k in tree.keywords}
+    params = {str(k.arg): _value(k.value, env) for k in tree.keywords}
     result = prim(*xs, **params)
     wanted = parse_type(kind)
     if type_of(result) != wanted:

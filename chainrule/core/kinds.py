@@ -34,7 +34,8 @@ def total(terms: Any) -> Any:
     return result
 
 
-def draws(arity: int, low: float, high: float, params: tuple[dict[str, Any], ...] = ({},)) -> Samples:
+def draws(arity: int, low: float, high: float,
+          params: tuple[dict[str, Any], ...] = ({},)) -> Samples:
     """Samples for elementwise rows: a scalar, a vector and a matrix from an interval."""
     def samples(rng: Any) -> list[Sample]:
         return [(tuple(rng.uniform(low, high, shape) for _ in range(arity)), dict(chosen))
@@ -181,13 +182,14 @@ def linear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayTyp
         return bind(TABLE[name], *filled, **params)
 
     return register(Primitive(name, "linear", eval, infer, pulls, jvp, batch, samples, show,
-                              {}, view, "", None, {}, ("input",), public, None, None, False, (), doc))
+                              {}, view, "", None, {}, ("input",), public, None, None, False, (),
+                              doc))
 
 
 def bilinear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayType],
              slots: tuple[Rule, Rule], batch: Rule, samples: Samples, show: Any = None,
              public: str = "", doc: str) -> Primitive:
-    """A row that is linear in each of two inputs; `slots[i](g, a, b)` is the cotangent of input i."""
+    """A row linear in each of two inputs; `slots[i](g, a, b)` is the cotangent of input i."""
     def pull(slot: Rule) -> Rule:
         return lambda g, y, a, b, **params: slot(g, a, b, **params)
 
@@ -203,8 +205,8 @@ def bilinear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayT
 # ---------------------------------------------------------------- composite and general
 
 
-def composite(name: str, *, definition: Rule, samples: Samples, eval: Callable[..., Any] | None = None,
-              pulls: Any = (), infer: Callable[..., ArrayType] | None = None,
+def composite(name: str, *, definition: Rule, samples: Samples,
+              eval: Callable[..., Any] | None = None, pulls: Any = (), infer: Callable[..., ArrayType] | None = None,
               options: dict[str, Any] | None = None, arguments: tuple[str, ...] = ("input",),
               promote: str = "", show: Any = None, at: dict[Any, Any] | None = None,
               public: str = "", kinks: Any = None, fast_pulls: tuple[Rule | None, ...] = (),

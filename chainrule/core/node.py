@@ -7,6 +7,7 @@ import linecache
 import sys
 import weakref
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .types import ArrayType
@@ -208,10 +209,14 @@ def write_record(array: Any) -> Write:
     if found is None:
         found = writes[key] = Write()
         try:
-            found.storage = weakref.ref(owner, lambda _, key=key: writes.pop(key, None))
+            found.storage = weakref.ref(owner, partial(_forget, key))
         except TypeError:        # an owner such as bytes or a memory map: kept by its id alone
             found.storage = owner
     return found
+
+
+def _forget(key: int, _: Any) -> None:
+    writes.pop(key, None)
 
 
 def wrote(array: Any, what: str = "an in-place operation",

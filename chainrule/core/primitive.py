@@ -21,7 +21,7 @@ Sample = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Reads:
-    """Which values the backward rules of a node read: 2 the value, 1 only shape or dtype, 0 none."""
+    """What the backward rules of a node read: 2 the value, 1 only shape or dtype, 0 nothing."""
 
     __slots__ = ("any", "inputs", "output", "unread")
 

@@ -21,12 +21,12 @@ class Probe(Value):
         self.level = 0
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         self.level = max(self.level, 1)
         return self.probe_type.shape
 
     @property
-    def dtype(self) -> Any:  # type: ignore[override]
+    def dtype(self) -> Any:
         self.level = max(self.level, 1)
         return self.probe_type.dtype
 

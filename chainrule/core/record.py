@@ -225,10 +225,7 @@ def is_small(values: Any, y: Any) -> bool:
     limit = settings.keep_small
     if y.size > limit:
         return False
-    for value in values:
-        if type(value) is ndarray and value.size > limit:
-            return False
-    return True
+    return not any(type(value) is ndarray and value.size > limit for value in values)
 
 
 def refuse_inference(prim: Primitive) -> None:
@@ -554,7 +551,7 @@ def direct_function(prim: Primitive) -> Callable[..., Any]:
         if c is None:
             need: tuple[bool, ...] = (edges[0] is not None, edges[1] is not None)
         else:
-            need = (edges[0] is not None, edges[1] is not None, edges[2] is not None)
+            need = (edges[0] is not None, edges[1] is not None, c._node is not None)
         if not mode or True not in need:
             if state.inference:
                 extra(result).inference = True

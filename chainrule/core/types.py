@@ -74,9 +74,9 @@ def parse_type(text: str) -> ArrayType:
 
 
 def as_dtype(dtype: Any) -> np.dtype[Any]:
-    """`dtype` as one of the seven supported NumPy dtypes; Python's float, int and bool as PyTorch."""
+    """`dtype` as one of the seven supported dtypes; Python's float is the default dtype."""
     if dtype is float:
-        return settings.default_dtype
+        return settings.default_dtype  # type: ignore[no-any-return]
     try:
         result = np.dtype(dtype)
     except TypeError:
@@ -84,7 +84,7 @@ def as_dtype(dtype: Any) -> np.dtype[Any]:
     if result is None or result not in SHORT_NAMES:
         raise DtypeError(f"{dtype!r} is not a chainrule dtype. Use one of cr.float32 (default), "
                          "cr.float64, cr.float16, cr.int64, cr.int32, cr.uint8, cr.bool.")
-    return result
+    return result  # type: ignore[no-any-return]
 
 
 def scalar_dtype(x: Any) -> np.dtype[Any]:
@@ -94,12 +94,12 @@ def scalar_dtype(x: Any) -> np.dtype[Any]:
     if isinstance(x, int):
         return int64
     if isinstance(x, float):
-        return settings.default_dtype
+        return settings.default_dtype  # type: ignore[no-any-return]
     raise DtypeError(f"expected a tensor or a number, got {type(x).__name__}: {x!r:.80}")
 
 
 def promote(a: np.dtype[Any] | None, b: np.dtype[Any] | None) -> np.dtype[Any] | None:
-    """The common dtype of two dtypes of one rank (PyTorch's table: int64 with float16 is float16)."""
+    """The common dtype of two dtypes of one rank (as PyTorch: int64 with float16 is float16)."""
     if a is None or a is b:
         return b
     if b is None:

@@ -129,7 +129,7 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     if beta == 1.0 and threshold == 20.0:
         return rows.softplus(input)
     scaled = input * beta
-    return ops.where(scaled > threshold, input, rows.softplus(scaled) / beta)
+    return ops.where(scaled > threshold, input, rows.softplus(scaled) / beta)  # type: ignore[no-any-return]
 
 
 def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
@@ -179,7 +179,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None,
         return found
     if padding_idx < 0:
         padding_idx += count
-    return ops.where((input == padding_idx).unsqueeze(-1), found.detach(), found)
+    return ops.where((input == padding_idx).unsqueeze(-1), found.detach(), found)  # type: ignore[no-any-return]
 
 
 def check_indices(index: Tensor, count: int, what: str, why: str) -> None:
@@ -433,7 +433,7 @@ def avg_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, pad
         counts = np.outer(*(_counts(size, k, s, p, q, e) for size, k, s, p, q, e in
                             zip(sizes, kernel, steps, around, inside, extra, strict=True)))
         result = result * new((area / counts).astype(result.dtype))
-    return result if batched else result.squeeze(0)
+    return result if batched else result.squeeze(0)  # type: ignore[no-any-return]
 
 
 def _framed(x: Tensor, rows_: tuple[int, int], columns: tuple[int, int],
@@ -557,7 +557,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     smooth = ops.where(valid, -spread.sum(dim=axis), 0.0)
     mixed = losses * (1 - label_smoothing) + smooth * (label_smoothing / shape[axis])
     if reduction == "mean":
-        return mixed.sum() / weights.sum()
+        return mixed.sum() / weights.sum()  # type: ignore[no-any-return]
     return reduced(mixed, reduction)
 
 

@@ -64,7 +64,7 @@ class Module:
     """
 
     training: bool
-    _ours = False           # is `forward` code of this package, so that no line of it is the user's?
+    _ours = False           # is `forward` code of this package, with no line of the user's in it?
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]

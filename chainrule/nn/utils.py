@@ -44,7 +44,7 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0,
     gradients = _gradients(parameters)
     norm_type = float(norm_type)
     if not gradients:
-        return new(np.zeros((), np.float32))
+        return new(np.zeros((), np.float32))  # type: ignore[no-any-return]
     if not _plain(gradients):
         return _clip_tensors(gradients, max_norm, norm_type)
     arrays = [g._value for g in gradients]
@@ -64,7 +64,7 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0,
         for array in arrays:
             np.multiply(array, scale, array)
             wrote(array)
-    return new(np.array(total, arrays[0].dtype))
+    return new(np.array(total, arrays[0].dtype))  # type: ignore[no-any-return]
 
 
 def _norm(array: Any, kind: float) -> float:
@@ -95,7 +95,7 @@ def _clip_tensors(gradients: list[Tensor], max_norm: float, kind: float) -> Tens
         scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
         for g in gradients:
             g.mul_(scale)
-        return total
+        return total  # type: ignore[no-any-return]
 
 
 def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:

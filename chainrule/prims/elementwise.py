@@ -24,8 +24,8 @@ LOG2, LOG10 = math.log(2.0), math.log(10.0)
 
 # ---------------------------------------------------------------- bookkeeping rows
 
-identity = elementwise("identity", eval=lambda x: x.copy(), partials=1, public="clone", show=show.same,
-    doc="A copy that stays connected: the gradient passes unchanged.")
+identity = elementwise("identity", eval=lambda x: x.copy(), partials=1, public="clone",
+    show=show.same, doc="A copy that stays connected: the gradient passes unchanged.")
 zeros_like = elementwise("zeros_like", eval=np.zeros_like, partials=None, public="_zeros_like",
     promote="", show=lambda a: ("0", 9), doc="Zeros of the same shape and dtype.")
 stop_gradient = elementwise("stop_gradient", eval=np.copy, partials=None, public="_stop",
@@ -112,7 +112,7 @@ def _pow_exponent(g: Any, y: Any, a: Any, b: Any) -> Any:
 
 
 def _pow_samples(rng: Any) -> Any:
-    base = [((rng.uniform(0.5, 2, s), rng.uniform(-2, 2, s)), {}) for s in ((), (3,), (2, 3))]
+    base: Any = [((rng.uniform(0.5, 2, s), rng.uniform(-2, 2, s)), {}) for s in ((), (3,), (2, 3))]
     return [*base, ((rng.uniform(0.5, 2, 3), 2), {}), ((rng.uniform(0.5, 2, 3), 3.5), {}),
             ((1.5, rng.uniform(0.5, 2, 3)), {}), ((0.0, rng.uniform(0.5, 2, 3)), {})]
 

@@ -12,9 +12,10 @@ Shown = tuple[str, int]
 SUPERSCRIPT = str.maketrans("0123456789-.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻·")
 
 
-def bracket(text: str, strength: int, wanted: int) -> str:
-    """`text`, in brackets if it binds less strongly than wanted."""
-    return text if strength >= wanted else f"({text})"
+def bracket(*shown: Any) -> str:
+    """(text, its strength, the strength wanted): the text, in brackets if it binds less."""
+    text, strength, wanted = shown
+    return str(text) if strength >= wanted else f"({text})"
 
 
 def infix(symbol: str, strength: int, associative: bool = True) -> Callable[..., Shown]:
