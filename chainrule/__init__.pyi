@@ -85,6 +85,10 @@ from .creation import set_default_dtype as set_default_dtype
 from .creation import tensor as tensor
 from .creation import zeros as zeros
 from .creation import zeros_like as zeros_like
+from .device import accelerator as accelerator
+from .device import backends as backends
+from .device import cuda as cuda
+from .device import device as device
 from .func import vmap as vmap
 from .io.state import load as load
 from .io.state import save as save
@@ -158,10 +162,10 @@ from .rows import asin as _asin
 from .rows import asin as asin
 from .rows import asinh as _asinh
 from .rows import asinh as asinh
-from .rows import atan as _atan
-from .rows import atan as atan
 from .rows import atan2 as _atan2
 from .rows import atan2 as atan2
+from .rows import atan as _atan
+from .rows import atan as atan
 from .rows import atanh as _atanh
 from .rows import atanh as atanh
 from .rows import bitwise_and as bitwise_and
@@ -178,8 +182,8 @@ from .rows import eq as eq
 from .rows import erf as erf
 from .rows import erfc as erfc
 from .rows import erfinv as erfinv
-from .rows import exp as exp
 from .rows import exp2 as exp2
+from .rows import exp as exp
 from .rows import expm1 as expm1
 from .rows import floor as floor
 from .rows import floor_divide as floor_divide
@@ -198,10 +202,10 @@ from .rows import isnan as isnan
 from .rows import le as _le
 from .rows import le as le
 from .rows import leaky_relu as leaky_relu
-from .rows import log as log
 from .rows import log1p as log1p
 from .rows import log2 as log2
 from .rows import log10 as log10
+from .rows import log as log
 from .rows import logaddexp as logaddexp
 from .rows import logical_and as logical_and
 from .rows import logical_not as logical_not

@@ -206,7 +206,8 @@ def bilinear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayT
 
 
 def composite(name: str, *, definition: Rule, samples: Samples,
-              eval: Callable[..., Any] | None = None, pulls: Any = (), infer: Callable[..., ArrayType] | None = None,
+              eval: Callable[..., Any] | None = None, pulls: Any = (),
+              infer: Callable[..., ArrayType] | None = None,
               options: dict[str, Any] | None = None, arguments: tuple[str, ...] = ("input",),
               promote: str = "", show: Any = None, at: dict[Any, Any] | None = None,
               public: str = "", kinks: Any = None, fast_pulls: tuple[Rule | None, ...] = (),

@@ -381,21 +381,21 @@ def silu_slope(x: Any, s: Any) -> Any:
 
 def _gelu(x: Any, approximate: str) -> Any:
     if approximate == "tanh":
-        return 0.5 * x * (1 + np.tanh(_GELU * (x + 0.044715 * x * x * x)))
-    return 0.5 * x * special.erfc(x * -math.sqrt(0.5))
+        return 0.5 * x * (1 + np.tanh(special.GELU * (x + 0.044715 * x * x * x)))
+    return x * special.normal_distribution(x)
 
 
 def _gelu_pull(g: Any, y: Any, x: Any, approximate: str) -> Any:
     if approximate == "tanh":
-        t = tanh(_GELU * (x + 0.044715 * x * x * x))
-        slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (_GELU * (1 + 0.134145 * x * x))
+        t = tanh(special.GELU * (x + 0.044715 * x * x * x))
+        slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (special.GELU * (1 + 0.134145 * x * x))
     else:
-        slope = 0.5 * erfc(x * -math.sqrt(0.5)) + x * exp(-0.5 * x * x) * _DENSITY
+        slope = 0.5 * erfc(x * -math.sqrt(0.5)) + x * exp(-0.5 * x * x) * special.DENSITY
     return g * slope
 
 
-_GELU, _DENSITY = math.sqrt(2 / math.pi), 1 / math.sqrt(2 * math.pi)
 gelu = elementwise("gelu", promote="float", eval=_gelu, pulls=_gelu_pull,
+    fast_pulls=(special.gelu_pull,),
     options={"approximate": "none"}, at={0.0: 0.0},
     samples=draws(1, -2.0, 2.0, ({"approximate": "none"}, {"approximate": "tanh"})),
     doc="x·Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016).")

@@ -196,7 +196,11 @@ def _linear(x: Any, w: Any, b: Any = None) -> Any:
 def _linear_eval(x: Any, w: Any, b: Any = None) -> Any:
     if x.dtype is not w.dtype and x.dtype != w.dtype:
         raise TypeError("dtypes differ")
-    y = x.dot(w.T.copy() if 1024 <= w.size <= 8192 else w.T)
+    # dot of more than two axes does not reach the BLAS; a small transposed copy beats its wᵀ.
+    flat = x if x.ndim <= 2 else x.reshape(-1, x.shape[-1])
+    y = flat.dot(w.T.copy() if 1024 <= w.size <= 8192 else w.T)
+    if x.ndim > 2:
+        y = y.reshape(*x.shape[:-1], w.shape[0])
     if b is not None:
         if (b.dtype is not y.dtype and b.dtype != y.dtype) or b.ndim > 1:
             raise TypeError("dtypes or shapes differ")
@@ -205,9 +209,15 @@ def _linear_eval(x: Any, w: Any, b: Any = None) -> Any:
 
 
 def _linear_bias(g: Any, y: Any, x: Any, w: Any, b: Any = None) -> Any:
-    if g.ndim == 2 and b.ndim == 1 and b.shape[0] == g.shape[1]:
-        return special.sum_rows(g)
+    if g.ndim >= 2 and b.ndim == 1 and b.shape[0] == g.shape[-1]:
+        return special.sum_rows(rows(g))
     return sum_to(g, tuple(b.shape))
+
+
+def _linear_input_fast(g: Any, y: Any, x: Any, w: Any, b: Any = None) -> Any:
+    if g.ndim == 2:
+        return g.dot(w)
+    return rows(g).dot(w).reshape(*g.shape[:-1], w.shape[1])
 
 
 def _linear_input(g: Any, y: Any, x: Any, w: Any, b: Any = None) -> Any:
@@ -219,7 +229,7 @@ linear = composite("linear", definition=_linear, eval=_linear_eval, infer=_linea
     pulls=(_linear_input,
            lambda g, y, x, w, b=None: rows(g).mT @ rows(x),
            lambda g, y, x, w, b: sum_to(g, tuple(b.shape))),
-    fast_pulls=(lambda g, y, x, w, b=None: g.dot(w),
+    fast_pulls=(_linear_input_fast,
                 lambda g, y, x, w, b=None: g.T.dot(x) if g.ndim == 2 else rows(g).T.dot(rows(x)),
                 _linear_bias),
     samples=lambda rng: [

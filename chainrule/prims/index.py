@@ -7,6 +7,7 @@ Indices are checked: one out of range is an IndexError, never a stray read.
 from __future__ import annotations
 
 import math
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,10 +138,30 @@ index = general("index", eval=_index, infer=_index_type,
 
 def _index_add(x: Any, *indices: Any, shape: tuple[int, ...]) -> Any:
     _check_points(shape, indices)
-    y = np.zeros(shape, x.dtype)
+    lead, rest = shape[:len(indices)], shape[len(indices):]
     points = np.broadcast_shapes(*[i.shape for i in indices])
-    np.add.at(y, indices, np.broadcast_to(x, (*points, *shape[len(indices):])))
-    return y
+    x = np.broadcast_to(x, (*points, *rest))
+    if x.size < 4096 or not rest:
+        y = np.zeros(shape, x.dtype)
+        np.add.at(y, indices, x)
+        return y
+    flat = np.zeros(points, np.int64)
+    for index_, n in zip(indices, lead, strict=True):
+        flat = flat * n + np.where(index_ < 0, index_ + n, index_)
+    y = np.zeros((math.prod(lead), math.prod(rest)), x.dtype)
+    add_rows(y, flat.ravel(), x.reshape(flat.size, -1))
+    return y.reshape(shape)
+
+
+def add_rows(y: Any, index: Any, x: Any) -> None:
+    """y[index[k]] += x[k] in the order of k: rows sorted by their place, then added run by run,
+    which is many times faster than np.add.at."""
+    if not index.size:
+        return
+    order = np.argsort(index, kind="stable")
+    places = index[order]
+    starts = np.flatnonzero(np.concatenate(([True], places[1:] != places[:-1])))
+    y[places[starts]] = np.add.reduceat(x[order], starts, axis=0)
 
 
 def _index_add_batch(xs: Sequence[Any], ax: Axes, shape: tuple[int, ...]) -> Any:

@@ -86,9 +86,56 @@ def _on_flat(part: int, x: Any) -> Any:
     return _erf_parts(flat)[part].astype(x.dtype).reshape(x.shape)
 
 
+# x·P(x²)/Q(x²) on [−4, 4], for float32. Source: Eigen, generic_fast_erf_float (coefficients).
+_P32 = (-1.60960333262415e-02, -2.95459980854025e-03, -7.34990630326855e-04, -5.69250639462346e-05,
+        -2.10102402082508e-06, 2.77068142495902e-08, -2.72614225801306e-10)
+_Q32 = (-1.42647390514189e-02, -7.37332916720468e-03, -1.68282697438203e-03, -2.13374055278905e-04,
+        -1.45660718464996e-05)
+
+
+def _erf_float32(x: Any) -> Any:
+    """erf in float32, within 8 units in the last place; a sixth of the time of the exact one."""
+    c = np.clip(x, np.float32(-4), np.float32(4))
+    s = c * c
+    y = _polynomial(_P32, s)
+    y *= c
+    y /= _polynomial(_Q32, s)
+    return y
+
+
 def erf(x: Any) -> Any:
     """The error function 2/√π ∫₀ˣ exp(−t²) dt of every element."""
-    return _on_flat(0, x)
+    return _erf_float32(x) if x.dtype == np.float32 and x.ndim else _on_flat(0, x)
+
+
+def normal_distribution(x: Any) -> Any:
+    """Φ(x) = erfc(−x/√2)/2. float32 takes the faster erf, whose error there is 2e-7."""
+    if x.dtype == np.float32 and x.ndim:
+        y = _erf_float32(x * np.float32(0.5**0.5))
+        y += np.float32(1)
+        y *= np.float32(0.5)
+        return y
+    return 0.5 * erfc(x * -(0.5**0.5))
+
+
+def gelu_pull(g: Any, y: Any, x: Any, approximate: str) -> Any:
+    """g·(Φ(x) + x·φ(x)) with few temporary arrays; the approximation by tanh likewise."""
+    x = np.asarray(x)
+    if approximate == "tanh":
+        t = np.tanh(GELU * (x + 0.044715 * x * x * x))
+        return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (GELU * (1 + 0.134145 * x * x)))
+    density = np.multiply(x, x)
+    if type(density) is not np.ndarray:
+        return g * (normal_distribution(x) + x * np.exp(-0.5 * density) * DENSITY)
+    density *= -0.5
+    np.exp(density, density)
+    density *= x
+    density *= DENSITY
+    density += normal_distribution(x)
+    return np.multiply(density, g, density)
+
+
+GELU, DENSITY = (2 / np.pi) ** 0.5, (2 * np.pi) ** -0.5
 
 
 def erfc(x: Any) -> Any:

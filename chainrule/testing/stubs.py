@@ -11,6 +11,7 @@ import ast
 import builtins
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -74,8 +75,19 @@ class Imports:
 
     def text(self) -> str:
         """Python's own, then NumPy, then the package's, as a linter wants them."""
-        groups = [[line for line in sorted(self.lines) if rank(line) == k] for k in range(3)]
+        names: dict[str, set[str]] = {}
+        for line in self.lines:
+            source, _, name = line.partition(" import ")
+            names.setdefault(source, set()).add(name)
+        lines = [f"{source} import {', '.join(sorted(found))}" if found != {""} else source
+                 for source, found in names.items()]
+        groups = [[line for line in sorted(lines) if rank(line) == k] for k in range(3)]
         return "\n\n".join("\n".join(group) for group in groups if group)
+
+
+def natural(line: str) -> list[Any]:
+    """log2 before log10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", line)]
 
 
 def rank(line: str) -> int:
@@ -250,7 +262,7 @@ def package_text() -> str:
             line = f"{source} as _{own}"
         imports.add(line)
     return (HEAD.format(title="Where each public name comes from.") + "import builtins\n\n"
-            + "\n".join(sorted(line for line in imports if ":" not in line)) + "\n\n"
+            + "\n".join(sorted((line for line in imports if ":" not in line), key=natural)) + "\n\n"
             + "\n".join(sorted(constants)) + "\n")
 
 
