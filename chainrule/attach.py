@@ -69,7 +69,16 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
 
 
 def add_inplace_value(self: Tensor, value: Any, what: str) -> Tensor:
-    return assign(self, lambda x: fitted(value, tuple(x.shape), x), what)  # type: ignore[no-any-return]
+    """The value written over all of self, which stays connected: its old gradient becomes 0."""
+    def make(x: Any) -> Any:
+        y = fitted(value, tuple(x.shape), x)
+        if y._node is not None:
+            return bind(TABLE["identity"], y)      # a node of its own, not that of the source
+        if x._node is None:
+            return y
+        return bind(TABLE["keep"], x, np.zeros(tuple(x.shape), bool)) + y
+
+    return assign(self, make, what)  # type: ignore[no-any-return]
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:

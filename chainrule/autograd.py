@@ -166,9 +166,11 @@ def no_graph(y: Any, what: str) -> NoGradientError:
             "make the tensor float.")
     places = "".join(f"\n  {cut.what} at {cut.origin}\n      {cut.origin.source()}"
                      for cut in recent_cuts()[-3:])
+    forget_cuts()
     if places:
-        hint = ("Places where a graph was cut, latest last:" + places +
-                "\nLet the loss be computed from the parameters by tensor operations alone.")
+        hint = ("The program stopped gradients at these places; the last is the likeliest:" + places +
+                "\nLet the loss be computed from the parameters by tensor operations alone, and "
+                "make sure they were made with requires_grad=True (nn.Module does).")
     else:
         hint = ("No operation on the way to it involved a tensor with requires_grad=True. Create "
                 "the parameters with requires_grad=True (nn.Module does), and do not copy them "

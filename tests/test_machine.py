@@ -153,7 +153,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.pairs)
     @rule(data=st.data(), number=st.booleans())
     def set_item(self, data: Any, number: bool) -> None:
-        a = self.pick(data, lambda p: computed(p) and p.value.ndim >= 1)
+        a = self.pick(data, lambda p: computed(p) and p.value.ndim >= 1 and all(p.value.shape))
         if a is None:
             return
         part = a.value[-1]

@@ -32,7 +32,7 @@ def note_cut(what: str) -> None:
     code, lasti = here()
     recent = _memory.recent
     cut = Cut(what, code, lasti)
-    if not recent or recent[-1] != cut:
+    if cut not in recent:
         recent.append(cut)
 
 

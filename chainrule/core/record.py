@@ -19,6 +19,7 @@ import numpy as np
 
 from .bind import Value, bind, state
 from .config import settings
+from .cuts import note_cut
 from .errors import DtypeError, ShapeError, TracedValueError
 from .node import Node, Origin, storage_of, user_place
 from .primitive import TABLE, Primitive, Reads
@@ -149,10 +150,18 @@ def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
         if True in need:
             result = new(y, record(prim, edges, need, xs, values, params, y, mode))
             return linked_view(prim, xs[0], params, result) if prim.view else result
+    elif tracked and mode:
+        note_whole_result(prim, y)
     result = new(y)
     if state.inference:
         extra(result).inference = True
     return linked_view(prim, xs[0], params, result) if prim.view else result
+
+
+def note_whole_result(prim: Primitive, y: Any) -> None:
+    """A tracked operand went into whole numbers or truth values, and its gradient ends there."""
+    what = f".to({y.dtype})" if prim.name == "cast" else f"{prim.name}, whose result is {type_of(y)},"
+    note_cut(what)
 
 
 def apply_one(prim: Primitive, x: Any, params: dict[str, Any]) -> Any:
@@ -180,6 +189,8 @@ def apply_one(prim: Primitive, x: Any, params: dict[str, Any]) -> Any:
         scope = state.scope
         code, lasti = (scope and scope[2]) or user_place(sys._getframe(1))
         node = Node(prim, (n,), params, (saved,), out, reads, y.shape, y.dtype, code, lasti, scope)
+    elif n is not None and mode:
+        note_whole_result(prim, y)
     result = new(y, node)
     if state.inference:
         extra(result).inference = True
@@ -425,6 +436,8 @@ def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, An
             return result
         mode = state.recording
         if not mode or not differentiable:
+            if mode:
+                note_whole_result(prim, y)
             if state.inference:
                 extra(result).inference = True
             return result

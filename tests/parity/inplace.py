@@ -26,12 +26,10 @@ METHODS = {
     "zero_": (), "fill_": (5.0,), "floor_divide_": (0.3,), "remainder_": (0.3,), "trunc_": (),
     "expm1_": (), "log1p_": (), "erf_": (), "tan_": (), "masked_fill_": None,
 }
-CONSTANT = ("requires_grad", "a tensor filled with constants depends on nothing any more")
 for name, arguments in METHODS.items():
     if arguments is not None:
         grad = name != "floor_divide_"  # PyTorch has no derivative for it
-        add(name, lambda t, x, n=name, a=arguments: getattr(x * 1, n)(*a), POSITIVE, grad=grad,
-            differs=CONSTANT if name in ("zero_", "fill_") else None)
+        add(name, lambda t, x, n=name, a=arguments: getattr(x * 1, n)(*a), POSITIVE, grad=grad)
         add(f"{name} of a view",
             lambda t, x, n=name, a=arguments: [y := x * 1, getattr(y[1:, ::2], n)(*a)][0], POSITIVE,
             grad=grad)
@@ -62,8 +60,7 @@ for symbol, apply in OPERATORS.items():
 
 add("masked_fill_", lambda t, x, m: (x * 1).masked_fill_(m, 9.0), MATRIX, MASK)
 add("copy_", lambda t, x, y: (x * 1).copy_(y), MATRIX, VECTOR)
-add("copy_ from another dtype", lambda t, x, y: (x * 1).copy_(y), VECTOR, INTEGERS,
-    differs=CONSTANT)
+add("copy_ from another dtype", lambda t, x, y: (x * 1).copy_(y), VECTOR, INTEGERS)
 add("copy_ of a larger one", lambda t, x, y: (y * 1).copy_(x), MATRIX, VECTOR, raises=True)
 add("index_add_", lambda t, x, i, v: (x * 1).index_add_(0, i, v), MATRIX, ROWS, array(2, 4))
 add("index_fill_", lambda t, x, i: (x * 1).index_fill_(0, i, 3.0), MATRIX, ROWS)
