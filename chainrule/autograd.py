@@ -168,7 +168,8 @@ def no_graph(y: Any, what: str) -> NoGradientError:
                      for cut in recent_cuts()[-3:])
     forget_cuts()
     if places:
-        hint = ("The program stopped gradients at these places; the last is the likeliest:" + places +
+        hint = ("The program stopped gradients at these places; the last is the likeliest:"
+                f"{places}"
                 "\nLet the loss be computed from the parameters by tensor operations alone, and "
                 "make sure they were made with requires_grad=True (nn.Module does).")
     else:
@@ -190,6 +191,9 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     gs = [None] * len(ys) if grad_tensors is None else _listed(grad_tensors)
     if len(gs) != len(ys):
         raise GradientError(f"backward: {len(ys)} tensors but {len(gs)} gradients")
+    if state.tracing == "vmap" and any(y._value is None for y in ys):
+        raise GradientError("backward() inside vmap: the gradients of a batch cannot be added to "
+                            "one .grad. Write vmap(func.grad(f)) instead.")
     retain = create_graph if retain_graph is None else retain_graph
     on_tensors = create_graph or any(y._value is None for y in ys)
     roots = [(y._node, seed(y, g, on_tensors, "backward()")) for y, g in zip(ys, gs, strict=True)]
@@ -239,6 +243,10 @@ def accumulate(tensor: Any, node: Node, g: Any, on_tensors: bool) -> None:
         elif before._node is not None:
             tensor._grad = before + new(g)
         else:
+            if before._value.shape != g.shape:
+                raise ShapeError(f"the gradient of a {type_of(tensor)} tensor is {type_of(g)}, but "
+                                 f"its .grad holds {type_of(before)} from before its data was "
+                                 "replaced; set .grad = None first")
             np.add(before._value, g, out=before._value)
             wrote(before._value, "gradient accumulation")
     extra = tensor._extra

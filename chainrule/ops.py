@@ -262,18 +262,28 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The p-norm (Σ|x|^p)^(1/p); p = inf is the largest |x|. Its derivative at 0 is taken as 0."""
     need_float(input, "norm")
+    if input.dtype == np.float16:              # the sum of squares does not fit into it
+        return norm(input.float(), p, dim, keepdim).half()
     if p in ("fro", None):
         p = 2
     axes = axes_of(dim, input.ndim, "norm")
     if p == math.inf:
         return amax(input.abs(), axes, keepdim)
+    if p == -math.inf:
+        return amin(input.abs(), axes, keepdim)
+    if p == 0:
+        return sum((input != 0).to(input.dtype), axes, keepdim)
     if p == 1:
         return sum(input.abs(), axes, keepdim)
     if p == 2:
         total = sum(input * input, axes, keepdim)
-        safe = row("where", total == 0, ones_of(total), total)
-        return row("where", total == 0, total, safe.sqrt())  # type: ignore[no-any-return]
-    return sum(input.abs() ** p, axes, keepdim) ** (1.0 / p)  # type: ignore[no-any-return]
+    else:
+        zero = input == 0
+        powers = row("where", zero, ones_of(input), input.abs()) ** p
+        total = sum(row("keep", powers, ~zero), axes, keepdim)
+    safe = row("where", total == 0, ones_of(total), total)
+    root = safe.sqrt() if p == 2 else safe ** (1.0 / p)
+    return row("keep", root, total != 0)  # type: ignore[no-any-return]
 
 
 def ones_of(x: Tensor) -> Tensor:
@@ -561,6 +571,9 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """x with src[i][j] written at [index[i][j]][j] along dim 0, and so on."""
     axis = axis_of(dim, input.ndim, "scatter")
     check_index(index, input, "scatter")
+    if input.ndim == 0:
+        given = src.reshape(1) if isinstance(src, Tensor) else src
+        return scatter(input.reshape(1), 0, index.reshape(1), given).reshape(())
     if isinstance(src, Tensor):
         one_dtype("scatter", input, src)
         values = src if src.shape == index.shape else row(
@@ -593,6 +606,9 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *,
     """x with the slices of source added at the given positions along `dim`."""
     axis = axis_of(dim, input.ndim, "index_add")
     one_dtype("index_add", input, source)
+    if index.ndim != 1 or (source.ndim and index.shape[0] != source.shape[axis]):
+        raise ShapeError(f"index_add: the index {type_of(index)} must hold one position for each "
+                         f"of the slices of {type_of(source)} along dim {dim}")
     moved = movedim(source if alpha == 1 else source * alpha, axis, 0)
     shape = tuple(movedim(input, axis, 0).shape)
     return input + movedim(row("index_add", moved, index, shape=shape), 0, axis)

@@ -215,6 +215,9 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64,
           device: Any = None) -> Tensor:
     """The numbers 0 … n − 1 in random order."""
     require_cpu(device)
+    if n < 0:
+        raise SettingError(f"randperm: n cannot be negative, got {n}")
+
     def make(s: tuple[int, ...]) -> Any:
         drawn = words((generator or default_generator).key(math.prod(s)), math.prod(s)).reshape(s)
         return new(np.argsort(drawn, axis=-1, kind="stable").astype(as_dtype(dtype)))
@@ -225,6 +228,8 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64,
 def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *,
            generator: Generator | None = None) -> Tensor:
     """Normal numbers with the given mean and standard deviation (numbers or tensors)."""
+    if not isinstance(std, Tensor) and std < 0:
+        raise SettingError(f"normal: the standard deviation cannot be negative, got {std}")
     shape = shape_of((size,)) if size is not None else np.broadcast_shapes(
         *(tuple(x.shape) if isinstance(x, Tensor) else () for x in (mean, std)))
     return randn(*shape, generator=generator) * std + mean  # type: ignore[no-any-return]
@@ -232,6 +237,10 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *,
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with probability `input`, else 0."""
+    if input._value is not None and input.numel() and not (
+            input._value.min() >= 0 and input._value.max() <= 1):
+        raise SettingError("bernoulli: probabilities lie between 0 and 1, got "
+                           f"{float(input._value.min())} to {float(input._value.max())}")
     return (rand_like(input.detach(), generator=generator) < input.detach()).to(input.dtype)
 
 

@@ -19,8 +19,8 @@ from chainrule.core.errors import (
 )
 
 # Each is run by chainrule and, where it is installed, by PyTorch: x is a leaf of shape (3, 4), w
-# one of shape (4,), both float64. The gradients of the sum of (y * weights) by x and w must agree with
-# centred differences and with PyTorch.
+# one of shape (4,), both float64. The gradients of the sum of (y * weights) by x and w must agree
+# with centred differences and with PyTorch.
 PROGRAMS = {
     "chain": "y = x * 1; y.mul_(w); y.add_(x); y.sin_()",
     "augmented": "y = x * 2; y += w; y *= x; y -= 1; y /= 3",

@@ -15,9 +15,14 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import node as clock
-from chainrule.core.bind import state
+from chainrule.core.bind import Value, state
 from chainrule.core.config import settings
-from chainrule.core.errors import FreedGraphError, OverwrittenError, ShapeError
+from chainrule.core.errors import (
+    FreedGraphError,
+    GradientError,
+    OverwrittenError,
+    ShapeError,
+)
 from chainrule.core.node import Node, Origin, Write, here, written_after
 from chainrule.core.primitive import TABLE
 from chainrule.core.record import UNREAD, new
@@ -189,6 +194,10 @@ def run_hooks(node: Node, g: Any, on_tensors: bool) -> Any:
     for hook in list(node.hooks.values()):
         answer = hook(given)
         if answer is not None:
+            if not isinstance(answer, Value):
+                raise GradientError(f"a hook on the gradient of {node.name} ({node.type}) at "
+                                    f"{node.origin} returned {type(answer).__name__}; return a "
+                                    "tensor, or None to leave the gradient as it is")
             if tuple(answer.shape) != tuple(given.shape):
                 raise ShapeError(
                     f"a hook on {node.name} at {node.origin} returned {type_of(answer)} for the "

@@ -160,8 +160,8 @@ def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
 
 def note_whole_result(prim: Primitive, y: Any) -> None:
     """A tracked operand went into whole numbers or truth values, and its gradient ends there."""
-    what = f".to({y.dtype})" if prim.name == "cast" else f"{prim.name}, whose result is {type_of(y)},"
-    note_cut(what)
+    note_cut(f".to({y.dtype})" if prim.name == "cast" else
+             f"{prim.name}, whose result is {type_of(y)},")
 
 
 def apply_one(prim: Primitive, x: Any, params: dict[str, Any]) -> Any:
@@ -309,6 +309,10 @@ def explained(prim: Primitive, values: list[Any], params: dict[str, Any],
             np.broadcast_shapes(*[t.shape for t in types if t is not None])
         except ValueError:
             return shapes_do_not_broadcast(prim, types)
+        if isinstance(error, TypeError):
+            shown = ", ".join(str(t) for t in types if t is not None)
+            return DtypeError(f"{prim.name} is not defined for {shown}; convert the operands, e.g. "
+                              "x.long() for bits, x.bool() for truth values")
     else:
         try:
             prim.infer(*[type_of(v) for v in values], **params)
@@ -421,7 +425,7 @@ def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, An
             n, m = m, n
         try:
             y = evaluate(x, z)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise explained(prim, [x, z], NO_PARAMS, error) from None
         if type(y) is not ndarray:
             y = np.asarray(y)
@@ -501,7 +505,10 @@ def unary_function(prim: Primitive) -> Callable[[Any], Any]:
         dtype = value.dtype
         if dtype is not float32 and dtype is not float64 and promotes:
             return apply(prim, (x,), {})
-        y = evaluate(value)
+        try:
+            y = evaluate(value)
+        except TypeError as error:
+            raise explained(prim, [value], NO_PARAMS, error) from None
         if type(y) is not ndarray:
             y = np.asarray(y)
         result = _blank(Tensor)

@@ -1,4 +1,4 @@
-"""Layers that normalise: LayerNorm, BatchNorm."""
+"""Layers that normalise: LayerNorm, RMSNorm, BatchNorm, GroupNorm, InstanceNorm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from chainrule import rows
-from chainrule.core.errors import ShapeError
+from chainrule.core.errors import SettingError, ShapeError
 from chainrule.core.record import new
 from chainrule.tensor import Tensor
 
@@ -151,3 +151,109 @@ class BatchNorm2d(_BatchNorm):
 
     _ranks = (4,)
     _form = "(N, C, H, W)"
+
+
+class GroupNorm(Module):
+    """(x − mean) / √(var + eps) · weight + bias over groups of channels of (N, C, ...).
+
+    (Wu & He 2018)
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True,
+                 device: Any = None, dtype: Any = None, *, bias: bool = True) -> None:
+        super().__init__()
+        whole(self, num_groups=num_groups, num_channels=num_channels)
+        if not num_groups or num_channels % num_groups:
+            raise SettingError(f"GroupNorm: num_channels={num_channels} must be a multiple of "
+                               f"num_groups={num_groups}")
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        for name, wanted in (("weight", affine), ("bias", affine and bias)):
+            self.register_parameter(
+                name, empty_parameter(num_channels, dtype=dtype) if wanted else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets weight to one and bias to zero."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        sizes = tuple(input.shape)
+        if len(sizes) < 2 or sizes[1] != self.num_channels:
+            raise misfit(self, input, f"it needs (N, {self.num_channels}, ...)")
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+                f"bias={self.bias is not None}")
+
+
+class InstanceNorm2d(_BatchNorm):
+    """Each channel of each image of (N, C, H, W) normalised by itself (Ulyanov et al. 2016).
+
+    With `track_running_stats`, evaluation uses the mean of the statistics seen in training.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1,
+                 affine: bool = False, track_running_stats: bool = False, device: Any = None,
+                 dtype: Any = None, *, bias: bool = True) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype,
+                         bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        sizes = tuple(input.shape)
+        if len(sizes) not in (3, 4) or sizes[-3] != self.num_features:
+            raise misfit(self, input, f"it needs (N, {self.num_features}, H, W) or "
+                         f"({self.num_features}, H, W)")
+        x = input if len(sizes) == 4 else input.unsqueeze(0)
+        own = self.training or self.running_mean is None
+        momentum = 0.1 if self.momentum is None else self.momentum
+        try:
+            y = F.instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                                own, momentum, self.eps)
+        except ShapeError as error:
+            raise ShapeError(f"{described(self)}: {error}") from None
+        return y if len(sizes) == 4 else y.squeeze(0)
+
+
+class RMSNorm(Module):
+    """x / √(mean(x²) + eps) · weight over the last axes (Zhang & Sennrich 2019).
+
+    eps is the dtype's rounding unit unless given.
+    """
+
+    weight: Parameter | None
+
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float | None = None,
+                 elementwise_affine: bool = True, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) \
+            else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self.register_parameter("weight", empty_parameter(
+            *self.normalized_shape, dtype=dtype) if elementwise_affine else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets weight to one."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        shape = self.normalized_shape
+        if tuple(input.shape[-len(shape):]) != shape:
+            raise misfit(self, input, f"its last sizes must be {shape}")
+        return F.rms_norm(input, shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return (f"{self.normalized_shape}, eps={self.eps}, "
+                f"elementwise_affine={self.elementwise_affine}")

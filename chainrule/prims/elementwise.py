@@ -318,9 +318,17 @@ acos = elementwise("acos", eval=np.arccos, pulls=lambda g, y, x: -g / sqrt(1 - x
 atan = elementwise("atan", eval=np.arctan, pulls=lambda g, y, x: g / (1 + x * x),
     promote="float", at={0.0: 0.0, inf: math.pi / 2}, doc="The inverse tangent, in radians.")
 atan2 = elementwise("atan2", eval=np.arctan2, promote="float", domain=(0.5, 2.0),
-    pulls=(lambda g, y, a, b: g * (b / (a * a + b * b)),
-           lambda g, y, a, b: g * (-a / (a * a + b * b))),
-    doc="The angle of the point (b, a), in (−π, π].")
+    pulls=(lambda g, y, a, b: g * _over(b, a * a + b * b),
+           lambda g, y, a, b: g * _over(-a, a * a + b * b)),
+    doc="The angle of the point (b, a), in (−π, π]; derivative 0 at the origin.")
+
+
+def _over(a: Any, b: Any) -> Any:
+    """a/b, and 0 where b is 0."""
+    return keep(a / b, ne(b, 0))
+
+
+
 sinh = elementwise("sinh", eval=np.sinh, partials=lambda y, x: cosh(x), promote="float",
     at={0.0: 0.0, -inf: -inf}, doc="The hyperbolic sine.")
 cosh = elementwise("cosh", eval=np.cosh, partials=lambda y, x: sinh(x), promote="float",

@@ -7,7 +7,6 @@ Indices are checked: one out of range is an IndexError, never a stray read.
 from __future__ import annotations
 
 import math
-import math
 from collections.abc import Sequence
 from typing import Any
 
