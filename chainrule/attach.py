@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from . import arithmetic, autograd, comparison, creation, ops, random, shaping, statistics, writing
+from . import (
+    arithmetic,
+    autograd,
+    comparison,
+    creation,
+    einsum,
+    ops,
+    random,
+    shaping,
+    statistics,
+    writing,
+)
 from .core.bind import Value, bind
 from .core.errors import DtypeError, ShapeError
 from .core.primitive import TABLE
@@ -210,4 +221,5 @@ def complete() -> None:
 
 
 complete()
-assert all((arithmetic, comparison, creation, statistics, writing))     # imported for their methods
+# Imported for the functions they register.
+assert all((arithmetic, comparison, creation, einsum, statistics, writing))

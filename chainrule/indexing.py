@@ -169,7 +169,7 @@ def get(x: Any, key: Any) -> Any:
     count = picked.ndim - (view.ndim - len(places))
     rest = list(range(count, picked.ndim))
     final = (*rest[:target], *range(count), *rest[target:])
-    return bind(TABLE["permute"], picked, order=final)
+    return bind(TABLE["identity"], bind(TABLE["permute"], picked, order=final))     # in order
 
 
 def is_plain(item: Any) -> bool:

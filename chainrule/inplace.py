@@ -69,17 +69,17 @@ def assign(x: Any, make: Callable[[Any], Any], what: str) -> Any:
 
 def refuse_ambiguous(x: Any, what: str) -> None:
     """A traced reshape may be a view or a copy, which only the memory of a real array decides."""
-    for reference in x._extra.children if x._extra is not None else ():
-        child = reference()
-        if child is None:
-            continue
-        if child._extra.view_of[0].name == "reshape" and x.ndim > 1 and (
-                [n for n in x.shape if n != 1] != [n for n in child.shape if n != 1]):
-            raise InPlaceError(
-                f"{what} inside a traced function, while {type_of(x)} and its reshape "
-                f"{type_of(child)} are both in use: whether these share memory is not known there. "
-                "Write the change as a new tensor, or reshape a clone().")
-        refuse_ambiguous(child, what)
+    waiting = [x]
+    while waiting:
+        parent = waiting.pop()
+        for child in living_views(parent):
+            if child._extra.view_of[0].name == "reshape" and parent.ndim > 1 and (
+                    [n for n in parent.shape if n != 1] != [n for n in child.shape if n != 1]):
+                raise InPlaceError(
+                    f"{what} inside a traced function, while {type_of(parent)} and its reshape "
+                    f"{type_of(child)} are both in use: whether these share memory is not known "
+                    "there. Write the change as a new tensor, or reshape a clone().")
+            waiting.append(child)
 
 
 def check(x: Any, root: Any, what: str) -> None:
@@ -137,10 +137,16 @@ def connect(x: Any, root: Any, old_root: Any, result: Any) -> None:
 
 
 def put_back(x: Any, steps: list[tuple[Any, Any]], value: Any) -> Any:
-    if not steps:
-        return value
-    prim, params = steps[0]
-    part = put_back(bind(prim, x, **params), steps[1:], value)
+    """x with the part that the view operations `steps` show replaced by value."""
+    parents = [x]
+    for prim, params in steps[:-1]:
+        parents.append(bind(prim, parents[-1], **params))
+    for (prim, params), parent in zip(reversed(steps), reversed(parents), strict=False):
+        value = put_one(parent, prim, params, value)
+    return value
+
+
+def put_one(x: Any, prim: Any, params: dict[str, Any], part: Any) -> Any:
     if prim.name == "reshape":
         return bind(prim, part, shape=tuple(x.shape))
     if prim.name == "permute":
@@ -158,11 +164,16 @@ def put_back(x: Any, steps: list[tuple[Any, Any]], value: Any) -> Any:
 
 def refresh(x: Any) -> None:
     """Views get nodes that start from their parent's new node."""
-    if x._extra is None:
-        return
-    for reference in x._extra.children:
-        child = reference()
-        if child is not None:
+    waiting = [x]
+    while waiting:
+        parent = waiting.pop()
+        for child in living_views(parent):
             prim, params = child._extra.view_of
-            child._node = bind(prim, new(x._value, x._node), **params)._node
-            refresh(child)
+            child._node = bind(prim, new(parent._value, parent._node), **params)._node
+            waiting.append(child)
+
+
+def living_views(x: Any) -> list[Any]:
+    if x._extra is None:
+        return []
+    return [child for child in (r() for r in x._extra.children) if child is not None]

@@ -426,7 +426,13 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     items = [x for x in items if tuple(x.shape) != (0,)] or items[:1]
     if items[0].ndim == 0:
         raise ShapeError("cat: 0-d tensors cannot be joined; use stack")
-    axis = axis_of(dim, items[0].ndim, "cat")
+    return joined(items, axis_of(dim, items[0].ndim, "cat"))
+
+
+def joined(items: list[Tensor], axis: int) -> Tensor:
+    """Many tensors are joined in groups: the rule of each input looks at all of its row."""
+    while len(items) > 64:
+        items = [row("concatenate", *items[i:i + 64], axis=axis) for i in range(0, len(items), 64)]
     return row("concatenate", *items, axis=axis)  # type: ignore[no-any-return]
 
 
@@ -440,7 +446,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             raise ShapeError(f"stack: item {i} is {type_of(x)}, item 0 is {type_of(items[0])}; all "
                              "must have one shape")
     axis = axis_of(dim, items[0].ndim + 1, "stack")
-    return row("concatenate", *[unsqueeze(x, axis) for x in items], axis=axis)  # type: ignore[no-any-return]
+    return joined([unsqueeze(x, axis) for x in items], axis)
 
 
 @public

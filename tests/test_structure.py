@@ -30,7 +30,7 @@ LAYERS = (
     ("compiler",),
     (
         "arithmetic", "attach", "autograd", "comparison", "creation", "func", "function",
-        "device", "gradcheck", "indexing", "inplace",
+        "device", "einsum", "gradcheck", "indexing", "inplace",
         "jit", "ops", "random", "rows", "shaping", "statistics", "surface", "tensor", "tree",
         "writing",
     ),

@@ -10,7 +10,7 @@ class ChainruleError(Exception):
     """Base of all errors raised on purpose by chainrule."""
 
 
-class DtypeError(ChainruleError, TypeError):
+class DtypeError(ChainruleError, TypeError, RuntimeError):
     """A dtype that is unknown or does not fit the operation."""
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,48 @@ class Subset(Dataset):
 
     def _rows(self, indices: Indices) -> Any:
         return self.dataset.rows(np.asarray(self.indices, dtype=np.int64)[indices])
+
+
+class ConcatDataset(Dataset):
+    """The rows of several data sets, one set after the other.
+
+    >>> import chainrule as cr
+    >>> a, b = TensorDataset(cr.tensor([10.0])), TensorDataset(cr.tensor([11.0, 12.0]))
+    >>> [row.item() for (row,) in ConcatDataset([a, b])]
+    [10.0, 11.0, 12.0]
+    """
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise ValueError("ConcatDataset needs at least one data set: ConcatDataset([a, b]).")
+        for position, dataset in enumerate(self.datasets):
+            if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+                raise TypeError(f"ConcatDataset: part {position} ({type(dataset).__name__}) has "
+                                "no length, so its rows cannot be numbered.")
+        self.cumulative_sizes = np.cumsum([len(dataset) for dataset in self.datasets]).tolist()
+
+    def __len__(self) -> int:
+        return int(self.cumulative_sizes[-1])
+
+    def __getitem__(self, index: int) -> Any:
+        count = len(self)
+        if not -count <= index < count:
+            raise IndexError(f"row {index} of a ConcatDataset of {count} rows")
+        index %= count
+        part = bisect_right(self.cumulative_sizes, index)
+        return self.datasets[part][index - (self.cumulative_sizes[part - 1] if part else 0)]
+
+
+class IterableDataset(Dataset):
+    """Rows that come one after the other, without numbers: write `__iter__`.
+
+    A `DataLoader` of it collates them in the order they come.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError(f"{type(self).__name__} has no __iter__: write one that yields "
+                                  "rows.")
 
 
 def random_split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from chainrule.random import Generator, randperm
 from chainrule.shaping import stack
 from chainrule.tensor import Tensor
 
-from .dataset import Indices
+from .dataset import Indices, IterableDataset
 
 
 class DataLoader:
@@ -53,7 +54,11 @@ class DataLoader:
         generator: Generator | None = None,
         seed: int | None = None,
     ) -> None:
-        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        streams = isinstance(dataset, IterableDataset)
+        if streams and (shuffle or sampler is not None or batch_sampler is not None):
+            raise ValueError("DataLoader: the rows of an IterableDataset come in their own order, "
+                             "so leave out shuffle, sampler and batch_sampler.")
+        if not streams and not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise TypeError(
                 f"DataLoader: {type(dataset).__name__} has no length or cannot be indexed. "
                 "A data set needs __len__ and __getitem__; for two tensors write "
@@ -89,12 +94,18 @@ class DataLoader:
         """The number of batches in one pass."""
         if self.batch_sampler is not None:
             return _length(self.batch_sampler, "batch_sampler")
+        if self.sampler is None and not hasattr(self.dataset, "__len__"):
+            raise TypeError(f"len(DataLoader): the data set ({type(self.dataset).__name__}) has no "
+                            "length, so the number of batches is not known.")
         rows = len(self.dataset) if self.sampler is None else _length(self.sampler, "sampler")
         if self.batch_size is None:
             return rows
         return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
+        if isinstance(self.dataset, IterableDataset):
+            yield from self._stream()
+            return
         if self.batch_sampler is not None:
             for indices in self.batch_sampler:
                 yield self._batch(np.asarray(indices, dtype=np.int64))
@@ -110,6 +121,16 @@ class DataLoader:
             end -= end % self.batch_size
         for start in range(0, end, self.batch_size):
             yield self._batch(order[start : start + self.batch_size])
+
+    def _stream(self) -> Iterator[Any]:
+        rows = iter(self.dataset)
+        collate = default_collate if self.collate_fn is None else self.collate_fn
+        if self.batch_size is None:
+            yield from rows if self.collate_fn is None else map(collate, rows)
+            return
+        while batch := list(islice(rows, self.batch_size)):
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield collate(batch)
 
     def _order(self) -> Indices:
         if self.sampler is not None:

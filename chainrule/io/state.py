@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chainrule.core.errors import ChainruleError
+from chainrule.core.errors import ChainruleError, SettingError
 from chainrule.creation import from_numpy
+from chainrule.device import require_cpu
 from chainrule.tensor import Tensor
 
 from .atomic import write_atomically
@@ -60,12 +61,18 @@ def save(
             if hasattr(state, "state_dict")
             else 'save a dict: cr.save({"name": value}, path)'
         )
+        if isinstance(state, str | os.PathLike):
+            raise TypeError(f"cr.save: arguments swapped: cr.save(obj, path), and got the path "
+                            f"{os.fspath(state)!r} first.")
         raise TypeError(
             f"cr.save stores tensors and numbers, not code, and got {type(state).__name__}. "
             f"Instead {hint}."
         )
     tensors: dict[str, npt.NDArray[Any]] = {}
     tree = _flatten(state, (), tensors)
+    if "__metadata__" in tensors:
+        raise SettingError("save: a tensor cannot be named '__metadata__': safetensors files keep "
+                           "their description under that name. Choose another.")
     notes: dict[Any, Any] = dict(metadata or {})
     for key, value in notes.items():
         if not isinstance(key, str) or not isinstance(value, str) or key == TREE:
@@ -149,13 +156,19 @@ def _plain_array(value: Tensor | npt.NDArray[Any], name: str) -> npt.NDArray[Any
     return np.asarray(array, dtype=little, order="C")
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str], map_location: Any = None, *,
+         weights_only: bool = True) -> Any:
     """Read what `save` wrote, or any safetensors file (then a dict from name to tensor).
 
     Tensors come back with `requires_grad=False`. Raises FileNotFoundError, or FileFormatError
     that says what is wrong with the file: a pickle, cut short, inconsistent. Nothing in a file
-    can make `load` run code.
+    can make `load` run code, so `weights_only=False` is refused. `map_location` may name the
+    CPU, which is where everything goes.
     """
+    if not weights_only:
+        raise SettingError("cr.load(weights_only=False): chainrule never unpickles, since a pickle "
+                           "can run any code. Leave it out; files of cr.save need no pickle.")
+    require_cpu(map_location)
     tensors, metadata = _read(Path(path))
     if TREE not in metadata:
         return tensors

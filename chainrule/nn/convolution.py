@@ -1,7 +1,8 @@
-"""Convolution and pooling in two dimensions."""
+"""Convolution and pooling."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from chainrule.core.errors import ChainruleError, SettingError
@@ -14,6 +15,8 @@ from .linear import empty_parameter, whole
 from .module import Module
 from .naming import misfit
 from .parameter import Parameter
+
+Single = int | Sequence[int]
 
 
 class Conv2d(Module):
@@ -34,13 +37,7 @@ class Conv2d(Module):
                  padding: str | Pair = 0, dilation: Pair = 1, groups: int = 1, bias: bool = True,
                  padding_mode: str = "zeros", device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        whole(self, in_channels=in_channels, out_channels=out_channels, groups=groups)
-        if groups < 1 or in_channels % groups or out_channels % groups:
-            raise SettingError(f"Conv2d: in_channels={in_channels} and out_channels={out_channels} "
-                               f"must both be multiples of groups={groups}")
-        if padding_mode != "zeros":
-            raise SettingError(f"Conv2d: padding_mode={padding_mode!r} is not supported, only "
-                               "'zeros': pad the input yourself and give padding=0")
+        _check_channels(self, in_channels, out_channels, groups, padding_mode)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = pair(kernel_size, "kernel_size")
@@ -59,11 +56,7 @@ class Conv2d(Module):
 
     def reset_parameters(self) -> None:
         """Draws weight and bias anew."""
-        fan_in = self.weight._value[0].size if self.out_channels else 0
-        bound = 1 / fan_in ** 0.5 if fan_in else 0.0
-        init.uniform_(self.weight, -bound, bound)
-        if self.bias is not None:
-            init.uniform_(self.bias, -bound, bound)
+        _draw(self.weight, self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         sizes = tuple(input.shape)
@@ -77,15 +70,7 @@ class Conv2d(Module):
             raise type(error)(misfit(self, input, str(error)).args[0]) from None
 
     def extra_repr(self) -> str:
-        text = (f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
-                f"stride={self.stride}")
-        if self.padding != (0, 0):
-            text += f", padding={self.padding}"
-        if self.dilation != (1, 1):
-            text += f", dilation={self.dilation}"
-        if self.groups != 1:
-            text += f", groups={self.groups}"
-        return text + ("" if self.bias is not None else ", bias=False")
+        return _text(self)
 
 
 class MaxPool2d(Module):
@@ -133,3 +118,142 @@ class AvgPool2d(Module):
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class Conv1d(Module):
+    """Cross-correlation of (N, in, L) or (in, L) with learned kernels (out, in/groups, k).
+
+    Otherwise as `Conv2d`, whose options it has.
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Single,
+                 stride: Single = 1, padding: str | Single = 0, dilation: Single = 1,
+                 groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
+                 device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        _check_channels(self, in_channels, out_channels, groups, padding_mode)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _single(kernel_size)
+        self.stride = _single(stride)
+        self.padding = padding if isinstance(padding, str) else _single(padding)
+        self.dilation = _single(dilation)
+        self.groups = groups
+        self.padding_mode = padding_mode
+        if padding == "same" and self.stride != (1,):
+            raise SettingError(f"Conv1d: padding='same' needs stride=1, not {stride!r}")
+        self.weight = empty_parameter(out_channels, in_channels // groups, *self.kernel_size,
+                                      dtype=dtype)
+        self.register_parameter("bias", empty_parameter(out_channels, dtype=dtype) if bias
+                                else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws weight and bias anew."""
+        _draw(self.weight, self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        sizes = tuple(input.shape)
+        if len(sizes) not in (2, 3) or sizes[-2] != self.in_channels:
+            raise misfit(self, input, f"it needs (N, {self.in_channels}, L) or "
+                         f"({self.in_channels}, L)")
+        padding = self.padding if isinstance(self.padding, str) else self.padding[0]
+        try:
+            return F.conv1d(input, self.weight, self.bias, self.stride[0], padding,
+                            self.dilation[0], self.groups)
+        except ChainruleError as error:
+            raise type(error)(misfit(self, input, str(error)).args[0]) from None
+
+    def extra_repr(self) -> str:
+        return _text(self)
+
+
+class ConvTranspose2d(Module):
+    """The transpose of `Conv2d` as a map of images: (N, in, H, W) becomes larger by the stride.
+
+    `weight` is (in, out/groups, kH, kW). Each output size is (n − 1)·stride − 2·padding
+    + dilation·(k − 1) + output_padding + 1.
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1,
+                 padding: Pair = 0, output_padding: Pair = 0, groups: int = 1, bias: bool = True,
+                 dilation: Pair = 1, padding_mode: str = "zeros", device: Any = None,
+                 dtype: Any = None) -> None:
+        super().__init__()
+        _check_channels(self, in_channels, out_channels, groups, padding_mode)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = pair(kernel_size, "kernel_size")
+        self.stride = pair(stride, "stride")
+        self.padding = pair(padding, "padding")
+        self.output_padding = pair(output_padding, "output_padding")
+        self.dilation = pair(dilation, "dilation")
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.weight = empty_parameter(in_channels, out_channels // groups, *self.kernel_size,
+                                      dtype=dtype)
+        self.register_parameter("bias", empty_parameter(out_channels, dtype=dtype) if bias
+                                else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws weight and bias anew, in PyTorch's range for this layout."""
+        _draw(self.weight, self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        sizes = tuple(input.shape)
+        if len(sizes) not in (3, 4) or sizes[-3] != self.in_channels:
+            raise misfit(self, input, f"it needs (N, {self.in_channels}, H, W) or "
+                         f"({self.in_channels}, H, W)")
+        try:
+            return F.conv_transpose2d(input, self.weight, self.bias, self.stride, self.padding,
+                                      self.output_padding, self.groups, self.dilation)
+        except ChainruleError as error:
+            raise type(error)(misfit(self, input, str(error)).args[0]) from None
+
+    def extra_repr(self) -> str:
+        return _text(self)
+
+
+def _single(value: Single) -> tuple[int]:
+    return (value,) if isinstance(value, int) else (tuple(value)[0],)
+
+
+def _check_channels(layer: Module, in_channels: int, out_channels: int, groups: int,
+                    padding_mode: str) -> None:
+    name = type(layer).__name__
+    whole(layer, in_channels=in_channels, out_channels=out_channels, groups=groups)
+    if groups < 1 or in_channels % groups or out_channels % groups:
+        raise SettingError(f"{name}: in_channels={in_channels} and out_channels={out_channels} "
+                           f"must both be multiples of groups={groups}")
+    if padding_mode != "zeros":
+        raise SettingError(f"{name}: padding_mode={padding_mode!r} is not supported, only "
+                           "'zeros': pad the input yourself and give padding=0")
+
+
+def _draw(weight: Parameter, bias: Parameter | None) -> None:
+    """Uniform in ±1/√(elements of one kernel), weight and bias."""
+    fan_in = weight._value[0].size if weight.shape[0] else 0
+    bound = 1 / fan_in ** 0.5 if fan_in else 0.0
+    init.uniform_(weight, -bound, bound)
+    if bias is not None:
+        init.uniform_(bias, -bound, bound)
+
+
+def _text(layer: Any) -> str:
+    """What a convolution prints: the options that are not the defaults."""
+    text = (f"{layer.in_channels}, {layer.out_channels}, kernel_size={layer.kernel_size}, "
+            f"stride={layer.stride}")
+    for name, default in (("padding", 0), ("dilation", 1), ("output_padding", 0)):
+        value = getattr(layer, name, None)
+        if value is not None and value != (default,) * len(layer.kernel_size):
+            text += f", {name}={value}"
+    if layer.groups != 1:
+        text += f", groups={layer.groups}"
+    return text + ("" if layer.bias is not None else ", bias=False")

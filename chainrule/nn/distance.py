@@ -59,3 +59,17 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
     if swap:
         far = rows.minimum(far, pairwise_distance(positive, negative, p, eps))
     return reduced(ops.clamp(near - far + margin, min=0.0), reduction)
+
+
+def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0,
+                         reduction: str = "mean") -> Tensor:
+    """x where the target is 1, max(0, margin − x) where it is −1."""
+    apart = ops.where(target == -1, ops.clamp(margin - input, min=0.0), 0.0)
+    near = ops.where(target == 1, input, 0.0)
+    return reduced(near + apart, reduction)
+
+
+def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """log(1 + exp(−y·x)) for targets y of 1 and −1, stable for scores of any size."""
+    same_shape("soft_margin_loss", input, target)
+    return reduced(rows.softplus(-target * input), reduction)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.errors import DtypeError, ShapeError
-from chainrule.core.kinds import composite
+from chainrule.core.kinds import composite, general, moved
 from chainrule.core.types import ArrayType
 
 from . import show, special
 from .contract import matmul
-from .elementwise import cast, eq, exp, isinf, log, sqrt, stop_gradient, where, zeros_like
+from .elementwise import eq, exp, isinf, log, sqrt, stop_gradient, where, zeros_like
 from .index import check_range, gather
 from .reduce import amax
 from .shape import broadcast, permute, reshape, sum_, sum_to, sum_type, unsum
@@ -284,9 +284,15 @@ mse_mean = composite("mse_mean", definition=_mse, eval=_mse_eval, infer=_mse_typ
     doc="The mean of (input − target)².")
 
 
-def _one_hot(t: Any, x: Any) -> Any:
-    n, classes = x.shape
-    return cast(eq(reshape(t, shape=(n, 1)), np.arange(classes)), dtype=x.dtype)
+one_hot = general("one_hot", pulls=(None,), jvp=None, public="",
+    eval=lambda t, classes, dtype: (t[..., None] == np.arange(classes)).astype(dtype),
+    infer=lambda t, classes, dtype: ArrayType((*t.shape, classes), np.dtype(dtype)),
+    batch=lambda xs, ax, classes, dtype: (
+        one_hot(moved(xs[0], ax[0] or 0), classes=classes, dtype=dtype), 0),
+    samples=lambda rng: [((rng.integers(0, 3, 4),), {"classes": 3, "dtype": np.dtype("f8")}),
+                         ((rng.integers(0, 2, (2, 3)),), {"classes": 2, "dtype": np.dtype("f4")})],
+    show=lambda t, classes, dtype: (f"onehot({t[0]})", 9),
+    doc="1 at the class that t names, else 0, along a new last axis.")
 
 
 def _cross_entropy(x: Any, t: Any) -> Any:
@@ -314,7 +320,7 @@ def _cross_entropy_type(x: ArrayType, t: ArrayType) -> ArrayType:
 
 
 def _cross_entropy_pull(g: Any, y: Any, x: Any, t: Any) -> Any:
-    return (softmax(x, axis=1) - _one_hot(t, x)) * (g / x.shape[0])
+    return (softmax(x, axis=1) - one_hot(t, classes=x.shape[1], dtype=x.dtype)) * (g / x.shape[0])
 
 
 def _cross_entropy_fast(g: Any, y: Any, x: Any, t: Any) -> Any:

@@ -189,7 +189,7 @@ index_add = general("index_add", eval=_index_add,
 
 def _index_put(x: Any, values: Any, *indices: Any) -> Any:
     _check_points(x.shape, indices)
-    y = x.copy()
+    y = np.array(x)
     y[indices] = values
     return y
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.errors import ShapeError
-from chainrule.core.kinds import composite, general, moved
+from chainrule.core.kinds import composite, fronted, general, moved
 from chainrule.core.types import ArrayType, bool_, int64
 
 from . import show
-from .elementwise import eq, identity, logaddexp, where, zeros_like
+from .elementwise import identity, logaddexp
 from .shape import concatenate, shifted, slice_, sum_, sum_type, unsum
 
 Axes = Sequence[int | None]
@@ -31,18 +31,30 @@ def _extreme_type(name: str) -> Any:
     return infer
 
 
-def _winners(y: Any, x: Any, axes: tuple[int, ...]) -> Any:
-    """1/ties at each place that attains the extreme, else 0; a NaN extreme belongs to the NaNs."""
-    spread = unsum(y, x, axes)
-    hit = eq(x, spread) | (~eq(x, x) & ~eq(spread, spread))
-    ones = where(hit, zeros_like(x) + 1.0, zeros_like(x))
-    return ones / unsum(sum_(ones, axes=axes), x, axes)
+def _ties(x: Any, y: Any, axes: tuple[int, ...]) -> Any:
+    spread = np.expand_dims(y, axes)
+    hit = ((x == spread) | ((x != x) & (spread != spread))).astype(x.dtype)
+    return hit / np.add.reduce(hit, axes, keepdims=True)
+
+
+def _ties_samples(rng: Any) -> Any:
+    x, tied = rng.normal(size=(2, 3)), np.array([[1.0, 2.0, 2.0], [0.5, 0.5, 0.5]])
+    return [((x, x.max(1)), {"axes": (1,)}), ((tied, tied.max(1)), {"axes": (1,)}),
+            ((x, x.min()), {"axes": (0, 1)})]
+
+
+ties = general("ties", eval=_ties, infer=lambda x, y, axes: x, pulls=(None, None), jvp=None,
+    batch=lambda xs, ax, axes: (
+        ties(*fronted(xs, ax), axes=shifted(axes)), 0),
+    samples=_ties_samples, arguments=("input", "extreme"),
+    show=lambda x, y, axes: (f"ties({x[0]} = {y[0]})", 9),
+    doc="1/ties at each place that attains the extreme, else 0; a NaN belongs to the NaNs.")
 
 
 def _extreme(name: str, eval: Any, word: str) -> Any:
     row = general(name, eval=eval, infer=_extreme_type(name), public="",
-        pulls=(lambda g, y, x, axes: unsum(g, x, axes) * _winners(y, x, axes),),
-        jvp=lambda ts, y, x, axes: sum_(ts[0] * _winners(y, x, axes), axes=axes),
+        pulls=(lambda g, y, x, axes: unsum(g, x, axes) * ties(x, y, axes=axes),),
+        jvp=lambda ts, y, x, axes: sum_(ts[0] * ties(x, y, axes=axes), axes=axes),
         batch=lambda xs, ax, axes: (
             row(moved(xs[0], ax[0] or 0), axes=shifted(axes)), 0),
         samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (1,)}),

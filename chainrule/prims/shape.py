@@ -261,7 +261,7 @@ def _concatenate_transpose(i: int, g: Any, *xs: Any, axis: int) -> Any:
 
 
 concatenate = linear("concatenate", variadic=True,
-    eval=lambda *xs, axis: np.concatenate(xs, axis), infer=_concatenate_type,
+    eval=lambda *xs, axis: np.ascontiguousarray(np.concatenate(xs, axis)), infer=_concatenate_type,
     transpose=_concatenate_transpose,
     batch=lambda xs, ax, axis: (concatenate(*fronted(xs, ax), axis=axis + 1), 0),
     samples=lambda rng: [((rng.normal(size=(2, 3)), rng.normal(size=(2, 1)),
