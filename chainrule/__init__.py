@@ -31,6 +31,7 @@ from .device import accelerator, backends, cuda, device  # noqa: E402
 from .random import *  # noqa: E402,F403
 from .rows import *  # noqa: E402,F403
 from .surface import FUNCTIONS as _FUNCTIONS  # noqa: E402
+from .surface import unknown_name as _unknown_name  # noqa: E402
 from .tensor import Size, Tensor  # noqa: E402
 
 if _TYPE_CHECKING:
@@ -63,7 +64,7 @@ def __getattr__(name: str) -> _Any:
         return _importlib.import_module(f".{name}", __name__)
     if name in _FROM:
         return getattr(_importlib.import_module(f".{_FROM[name]}", __name__), name)
-    raise AttributeError(f"module 'chainrule' has no attribute {name!r}")
+    return _unknown_name("chainrule", __all__)(name)
 
 
 def __dir__() -> list[str]:

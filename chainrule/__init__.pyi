@@ -18,6 +18,7 @@ from .arithmetic import addcdiv as addcdiv
 from .arithmetic import addcmul as addcmul
 from .arithmetic import addmv as addmv
 from .arithmetic import baddbmm as baddbmm
+from .arithmetic import cdist as cdist
 from .arithmetic import clamp_max as clamp_max
 from .arithmetic import clamp_min as clamp_min
 from .arithmetic import float_power as float_power
@@ -29,6 +30,7 @@ from .arithmetic import nan_to_num as nan_to_num
 from .arithmetic import positive as positive
 from .arithmetic import rsub as rsub
 from .arithmetic import tensordot as tensordot
+from .arithmetic import xlogy as xlogy
 from .attach import add as add
 from .attach import div as _div
 from .attach import div as div
@@ -66,6 +68,9 @@ from .core.types import int32 as int32
 from .core.types import int64 as _int64
 from .core.types import int64 as int64
 from .core.types import uint8 as uint8
+from .creation import DoubleTensor as DoubleTensor
+from .creation import FloatTensor as FloatTensor
+from .creation import LongTensor as LongTensor
 from .creation import arange as arange
 from .creation import as_tensor as _as_tensor
 from .creation import as_tensor as as_tensor
@@ -76,12 +81,16 @@ from .creation import from_numpy as from_numpy
 from .creation import full as full
 from .creation import full_like as full_like
 from .creation import get_default_dtype as get_default_dtype
+from .creation import is_floating_point as is_floating_point
+from .creation import is_nonzero as is_nonzero
 from .creation import is_tensor as is_tensor
 from .creation import linspace as linspace
 from .creation import logspace as logspace
+from .creation import numel as numel
 from .creation import ones as ones
 from .creation import ones_like as ones_like
 from .creation import set_default_dtype as set_default_dtype
+from .creation import set_printoptions as set_printoptions
 from .creation import tensor as tensor
 from .creation import zeros as zeros
 from .creation import zeros_like as zeros_like
@@ -89,6 +98,7 @@ from .device import accelerator as accelerator
 from .device import backends as backends
 from .device import cuda as cuda
 from .device import device as device
+from .einsum import einsum as einsum
 from .func import vmap as vmap
 from .io.state import load as load
 from .io.state import save as save
@@ -107,7 +117,6 @@ from .ops import count_nonzero as count_nonzero
 from .ops import cumprod as cumprod
 from .ops import cumsum as cumsum
 from .ops import dot as dot
-from .ops import einsum as einsum
 from .ops import gather as gather
 from .ops import index_add as index_add
 from .ops import index_select as index_select
@@ -147,6 +156,7 @@ from .random import normal as normal
 from .random import rand as rand
 from .random import rand_like as rand_like
 from .random import randint as randint
+from .random import randint_like as randint_like
 from .random import randn as randn
 from .random import randn_like as randn_like
 from .random import randperm as randperm
@@ -287,6 +297,7 @@ from .shaping import unbind as unbind
 from .shaping import unflatten as unflatten
 from .shaping import unsqueeze as unsqueeze
 from .shaping import vstack as vstack
+from .statistics import cov as cov
 from .statistics import cummax as cummax
 from .statistics import cummin as cummin
 from .statistics import diff as diff
@@ -296,6 +307,7 @@ from .statistics import median as median
 from .statistics import nanmean as nanmean
 from .statistics import nanmedian as nanmedian
 from .statistics import nansum as nansum
+from .statistics import quantile as quantile
 from .statistics import std_mean as std_mean
 from .tensor import Size as Size
 from .tensor import Tensor as Tensor

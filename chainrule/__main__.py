@@ -2,7 +2,7 @@
 
 import sys
 
-from chainrule.cli.main import main
+from chainrule.cli import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

@@ -11,7 +11,7 @@ import numpy as np
 from . import rows
 from .core.errors import DtypeError, ShapeError
 from .core.types import float64, type_of
-from .ops import clamp, matmul, one_dtype, where
+from .ops import as_operand, clamp, matmul, norm, one_dtype, where
 from .shaping import movedim
 from .surface import axis_of, method, public, row
 from .tensor import Tensor
@@ -167,3 +167,25 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     left = input.reshape([n for size in a for n in (size, 1)])
     right = other.reshape([n for size in b for n in (1, size)])
     return (left * right).reshape([m * n for m, n in zip(a, b, strict=True)])
+
+
+@method
+def xlogy(input: Any, other: Any) -> Tensor:
+    """input·log(other), and 0 where input is 0, also for other = 0; NaN where other is NaN."""
+    if not isinstance(input, Tensor):
+        input = as_operand(input)
+    zero = (input == 0) & ~rows.isnan(other) if isinstance(other, Tensor) else input == 0
+    # The logarithm of 1 where input is 0: the other branch then has no infinite derivative.
+    safe = where(zero, 1.0, other)
+    return input * rows.log(safe)  # type: ignore[no-any-return]
+
+
+@public
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+    """The p-norm distances of all rows of x1 (..., m, d) and x2 (..., n, d): (..., m, n).
+
+    They are sums of differences, exact for near rows, whichever `compute_mode` is named.
+    """
+    if x1.ndim < 2 or x2.ndim < 2 or x1.shape[-1] != x2.shape[-1]:
+        raise ShapeError(f"cdist: {type_of(x1)} and {type_of(x2)} must be rows of one length")
+    return norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)

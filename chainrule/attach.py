@@ -21,10 +21,11 @@ from . import (
     writing,
 )
 from .core.bind import Value, bind
-from .core.errors import DtypeError, ShapeError
+from .core.errors import DtypeError, GradientError, ShapeError
+from .core.node import wrote
 from .core.primitive import TABLE
-from .core.record import direct_function, is_operand
-from .core.types import result_dtype, type_of
+from .core.record import direct_function, is_operand, new
+from .core.types import SHORT_NAMES, result_dtype, type_of
 from .indexing import fitted, get, parse, put
 from .inplace import assign
 from .rows import Methods, public_rows
@@ -181,6 +182,53 @@ def augmented(name: str) -> Callable[[Tensor, Any], Any]:
     return operator
 
 
+UFUNCS = {prim.eval: prim for prim in TABLE.values() if isinstance(prim.eval, np.ufunc)}
+UFUNCS |= {np.power: TABLE["pow"], np.remainder: TABLE["remainder"], np.matmul: TABLE["matmul"],
+           np.floor_divide: TABLE["floor_divide"], np.reciprocal: TABLE["reciprocal"],
+           np.sign: TABLE["sign"], np.rint: TABLE["round"], np.degrees: TABLE["rad2deg"],
+           np.radians: TABLE["deg2rad"], np.rad2deg: TABLE["rad2deg"],
+           np.deg2rad: TABLE["deg2rad"]}
+
+
+def array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    """NumPy's functions on a Tensor: `np.sin(x)` and `array + x` are rows of the table.
+
+    What has no row is computed by NumPy where no gradient is lost by it.
+    """
+    prim = UFUNCS.get(ufunc)
+    if method == "__call__" and not kwargs and prim is not None and all(map(is_operand, inputs)):
+        return ops.matmul(*map(ops.as_operand, inputs)) if ufunc is np.matmul else bind(
+            prim, *inputs)
+    given = [*inputs, *kwargs.get("out", ()), kwargs.get("where")]
+    if any(isinstance(x, Tensor) and x.requires_grad for x in given):
+        what = f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}")
+        better = "it with functions of chainrule"
+        if prim is not None and method == "__call__":
+            better = f"w.{prim.name}()" if ufunc.nin == 1 else f"cr.{prim.name}(a, b)"
+        if "out" in kwargs:
+            what += "(out=array), as in `array += w`,"
+            better += ", which gives a new tensor"
+        raise GradientError(f"{what} on a tensor ({type_of(self)}) that requires a gradient: NumPy "
+                            f"would not record it. Write {better}, or give NumPy "
+                            "w.detach().numpy()")
+    out = kwargs.pop("out", None)
+    if out is not None:
+        kwargs["out"] = tuple([x.numpy() if isinstance(x, Tensor) else x for x in out])
+    found = getattr(ufunc, method)(*[
+        x.numpy() if isinstance(x, Tensor) else x for x in inputs], **kwargs)
+    for x in out or ():
+        if isinstance(x, Tensor):
+            wrote(x._value)
+    if out is not None:
+        return out[0] if len(out) == 1 else out
+    return new(np.asarray(found)) if type_known(found) else found
+
+
+def type_known(x: Any) -> bool:
+    """Is it an array or number whose dtype a tensor can have?"""
+    return isinstance(x, (np.ndarray, np.generic)) and x.dtype in SHORT_NAMES
+
+
 LATER = ("gradcheck", "gradgradcheck")
 
 
@@ -188,6 +236,8 @@ def autograd_later(name: str) -> Any:
     """The names of `autograd` that are imported when first used."""
     if name in LATER:
         return getattr(importlib.import_module("chainrule.gradcheck"), name)
+    if name == "functional":
+        return importlib.import_module("chainrule.autograd.functional")
     raise AttributeError(f"module 'chainrule.autograd' has no attribute {name!r}")
 
 
@@ -206,7 +256,8 @@ def complete() -> None:
     for function in (fill_, zero_, copy_, uniform_, normal_, bernoulli_):
         setattr(Methods, function.__name__, function)
     special: dict[str, Any] = {
-        "__getitem__": getitem, "__setitem__": setitem, "mT": property(mT), "T": property(T),
+        "__array_ufunc__": array_ufunc, "__getitem__": getitem, "__setitem__": setitem,
+        "mT": property(mT), "T": property(T),
         "__matmul__": operator_matmul, "__rmatmul__": operator_rmatmul,
         "__neg__": Methods.neg, "__abs__": Methods.abs,
         "__invert__": Methods.bitwise_not, "__pos__": lambda x: x}
@@ -217,7 +268,7 @@ def complete() -> None:
     for name, function in special.items():
         setattr(Tensor, name, function)
     vars(autograd)["__getattr__"] = autograd_later
-    autograd.__all__ += LATER
+    autograd.__all__ += [*LATER, "functional"]
 
 
 complete()

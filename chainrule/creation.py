@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
 from .core.config import settings
-from .core.errors import DtypeError, ShapeError
+from .core.errors import DtypeError, SettingError, ShapeError
 from .core.record import new
-from .core.types import as_dtype, int64
+from .core.types import as_dtype, float32, float64, int64
 from .device import require_cpu
 from .random import shape_of
 from .surface import only_method
-from .tensor import Tensor, array_from
+from .tensor import PRINTED, Tensor, array_from
 
-__all__ = ["arange", "as_tensor", "asarray", "empty", "empty_like", "eye", "from_numpy", "full",
-           "full_like", "get_default_dtype", "is_tensor", "linspace", "logspace", "ones",
-           "ones_like", "set_default_dtype", "tensor", "zeros", "zeros_like"]
+__all__ = ["DoubleTensor", "FloatTensor", "LongTensor", "arange", "as_tensor", "asarray", "empty",
+           "empty_like", "eye", "from_numpy", "full", "full_like", "get_default_dtype",
+           "is_floating_point", "is_nonzero", "is_tensor", "linspace", "logspace", "numel", "ones",
+           "ones_like", "set_default_dtype", "set_printoptions", "tensor", "zeros", "zeros_like"]
 
 
 def _made(value: Any, requires_grad: bool) -> Tensor:
@@ -55,6 +57,70 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 asarray = as_tensor
+
+
+def FloatTensor(*data: Any) -> Tensor:
+    """A float32 tensor of `data`, or of the sizes given as whole numbers (then zeros)."""
+    return Tensor(*data, dtype=float32)
+
+
+def DoubleTensor(*data: Any) -> Tensor:
+    """As `FloatTensor`, in float64."""
+    return Tensor(*data, dtype=float64)
+
+
+def LongTensor(*data: Any) -> Tensor:
+    """As `FloatTensor`, in int64."""
+    return Tensor(*data, dtype=int64)
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Is the dtype float16, float32 or float64?"""
+    return input.is_floating_point()
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return input.numel()
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Is the one number of this tensor other than 0?"""
+    return bool(input)
+
+
+only_method(is_nonzero)
+
+
+def set_printoptions(precision: int | None = None, threshold: int | None = None,
+                     edgeitems: int | None = None, linewidth: int | None = None,
+                     profile: str | None = None, sci_mode: bool | None = None) -> None:
+    """How tensors print: digits, how many elements before dots stand in, how many at the edges.
+
+    `profile` is 'default', 'short' (2 digits) or 'full' (every element); `sci_mode` forces (True)
+    or forbids (False) powers of ten, None chooses.
+
+    >>> import chainrule as cr
+    >>> cr.set_printoptions(precision=2)
+    >>> cr.tensor([0.12345])
+    tensor([0.12])
+    >>> cr.set_printoptions(profile="default")
+    """
+    if profile is not None:
+        if profile not in PROFILES:
+            raise SettingError(f"set_printoptions: profile={profile!r} must be one of "
+                               f"{', '.join(map(repr, PROFILES))}")
+        PRINTED.update(PROFILES[profile])
+    given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems,
+             "linewidth": linewidth}
+    PRINTED.update({key: value for key, value in given.items() if value is not None})
+    PRINTED["sci_mode"] = sci_mode
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "default": {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": None},
+    "short": {"precision": 2, "threshold": 1000, "edgeitems": 2, "linewidth": None},
+    "full": {"precision": 4, "threshold": sys.maxsize, "edgeitems": 3, "linewidth": None}}
 
 
 def is_tensor(x: Any) -> bool:

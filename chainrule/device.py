@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 from .core.errors import DtypeError
 
@@ -41,6 +41,12 @@ def require_cpu(name: Any) -> None:
     """Refuse any device but None and the CPU."""
     if name is not None and name != "cpu":
         device(name)
+
+
+def refuse_cuda(name: str) -> NoReturn:
+    """The error for `name.cuda()`."""
+    raise DtypeError(f"{name}.cuda(): chainrule computes on the CPU only. Leave it out; "
+                     f"{name}.to('cpu') is allowed and changes nothing.")
 
 
 def _no(*_: Any) -> bool:

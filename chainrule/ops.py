@@ -12,6 +12,7 @@ from . import rows
 from .core.errors import DtypeError, ShapeError
 from .core.record import new
 from .core.types import int64, promote, result_dtype, type_of
+from .prims.contract import check_product
 from .shaping import movedim, narrow
 from .surface import FUNCTIONS, METHODS, axes_of, axis_of, method, numpy_names, public, row
 from .tensor import Tensor
@@ -305,6 +306,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         raise ShapeError(f"matmul: cannot multiply {type_of(a)} by {type_of(b)}: both need at "
                          "least one axis; use * for a single number")
     left, right = a.ndim == 1, b.ndim == 1
+    if left or right:
+        check_product(a, b)
     x = a.unsqueeze(0) if left else a
     y = b.unsqueeze(1) if right else b
     if x.shape[-1] == y.shape[-2] and y.ndim == 2 and x.ndim > 2:

@@ -32,6 +32,7 @@ __all__ = [
     "rand",
     "rand_like",
     "randint",
+    "randint_like",
     "randn",
     "randn_like",
     "randperm",
@@ -209,6 +210,16 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Generato
         return new(((drawn % np.uint64(span)).astype(np.int64) + low).astype(as_dtype(dtype)))
 
     return draw(make, shape_of((size,)))  # type: ignore[no-any-return]
+
+
+def randint_like(input: Tensor, low: int, high: Any = None, *,
+                 generator: Generator | None = None, dtype: Any = None,
+                 device: Any = None) -> Tensor:
+    """Whole numbers in [low, high), or [0, low), of the shape and dtype of `input`."""
+    if high is None:
+        low, high = 0, low
+    return randint(low, high, tuple(input.shape), generator=generator,
+                   dtype=dtype or input.dtype, device=device)
 
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64,

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from . import ops, rows
-from .core.errors import ShapeError
+from .core.errors import SettingError, ShapeError
 from .core.record import new
 from .core.types import type_of
 from .ops import Extreme, argmax, argsort, gather, mean, std, where
 from .shaping import narrow, reshape
-from .surface import axis_of, method, numpy_names, public, row
+from .surface import METHODS, axis_of, method, numpy_names, only_method, public, row
 from .tensor import Tensor
 
 
@@ -145,3 +145,82 @@ def diff(input: Tensor, n: int = 1, dim: int = -1) -> Tensor:
         later, earlier = narrow(x, axis, 1, length), narrow(x, axis, 0, length)
         x = later != earlier if x.dtype.kind == "b" else later - earlier
     return x
+
+
+@method
+@numpy_names
+def quantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *,
+             interpolation: str = "linear") -> Tensor:
+    """The q-quantiles along `dim` (of all elements if None), the axis of several q first.
+
+    Between two elements `interpolation` is 'linear', 'lower', 'higher', 'nearest' or 'midpoint'
+    (Hyndman and Fan 1996, type 7). NaN in a row makes its quantiles NaN.
+    """
+    ops.need_float(input, "quantile")
+    ways: dict[str, Any] = {
+        "linear": np.copy, "lower": np.zeros_like, "higher": np.ceil, "nearest": np.round,
+        "midpoint": lambda t: np.where(t == 0, 0.0, 0.5)}
+    if interpolation not in ways:
+        raise SettingError(f"quantile: interpolation={interpolation!r} must be one of "
+                           f"{', '.join(map(repr, ways))}")
+    shares = np.asarray(q.detach().numpy() if isinstance(q, Tensor) else q, np.float64)
+    if shares.ndim > 1 or not ((shares >= 0) & (shares <= 1)).all():
+        raise SettingError(f"quantile: q={q!r} must be numbers between 0 and 1")
+    x = reshape(input, -1) if dim is None or input.ndim == 0 else input
+    axis = 0 if dim is None else axis_of(dim, input.ndim, "quantile")
+    count = x.shape[axis]
+    if not count:
+        raise ShapeError(f"quantile: axis {axis} of {type_of(input)} has no elements")
+    places = shares.reshape(-1) * (count - 1)
+    low = np.floor(places)
+    if interpolation == "nearest":
+        low, rest = np.round(places), np.zeros_like(places)
+    else:
+        rest = ways[interpolation](places - low)
+    ordered = ops.sort(x, axis)[0].movedim(axis, 0)
+    first = ordered[new(low.astype(np.int64))]
+    second = ordered[new(np.minimum(low + 1, count - 1).astype(np.int64))]
+    weight = new(rest.astype(input.dtype).reshape(-1, *[1] * (ordered.ndim - 1)))
+    found = where(weight == 0, first, first + (second - first) * weight)
+    found = where(rows.isnan(ordered).any(0, keepdim=True), float("nan"), found)
+    if keepdim:
+        found = found.unsqueeze(axis + 1) if dim is not None else reshape(
+            found, -1, *[1] * input.ndim)
+    return found if shares.ndim else found[0]  # type: ignore[no-any-return]
+
+
+@method
+def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
+        aweights: Tensor | None = None) -> Tensor:
+    """The covariances of variables (rows) over observations (columns), divided by n − correction.
+
+    `fweights` counts how often each observation was made; `aweights` weighs them.
+    """
+    if input.ndim > 2:
+        raise ShapeError(f"cov: {type_of(input)} must have at most two axes")
+    x = reshape(input, 1, -1) if input.ndim < 2 else input
+    x = x if x.dtype.kind == "f" else x.float()
+    weights = None
+    for given in (fweights, aweights):
+        if given is not None:
+            w = given.to(x.dtype)
+            weights = w if weights is None else weights * w
+    if weights is None:
+        centered = x - mean(x, 1, True)
+        found = ops.matmul(centered, centered.t()) / max(x.shape[1] - correction, 0)
+    else:
+        total = weights.sum()
+        centered = x - (x * weights).sum(1, keepdim=True) / total
+        lost = correction * (weights * aweights.to(x.dtype)).sum() / total \
+            if aweights is not None and correction else correction
+        found = ops.matmul(centered * weights, centered.t()) / (total - lost)
+    return found if input.ndim == 2 else reshape(found, ())
+
+
+@only_method
+def where_method(input: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """The tensor where the condition holds, else `other`."""
+    return where(condition, input, other)  # type: ignore[no-any-return]
+
+
+METHODS["where"] = METHODS.pop("where_method")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -13,7 +15,7 @@ from . import autograd
 from .core.bind import Value
 from .core.config import settings
 from .core.cuts import note_cut
-from .core.errors import DtypeError, GradientError, LeafError, ShapeError
+from .core.errors import DtypeError, ForeignTensorError, GradientError, LeafError, ShapeError
 from .core.node import Node, version
 from .core.primitive import TABLE, Primitive
 from .core.record import (
@@ -26,7 +28,7 @@ from .core.record import (
     set_handle,
 )
 from .core.types import SHORT_NAMES, as_dtype, bool_, int64, type_of
-from .device import device
+from .device import device, refuse_cuda, require_cpu
 from .rows import Methods
 
 CPU = device("cpu")
@@ -181,6 +183,8 @@ class Tensor(Methods, Value):
     @property
     def grad(self) -> Tensor | None:
         """The gradient accumulated by `backward()`, or None."""
+        if self._grad is None and not self.is_leaf and not self.retains_grad:
+            warn_of_no_grad(self)
         return self._grad  # type: ignore[no-any-return]
 
     @grad.setter
@@ -261,6 +265,8 @@ class Tensor(Methods, Value):
     def numel(self) -> int:
         """The number of elements."""
         return self.shape.numel()
+
+    nelement = numel
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the size of one axis."""
@@ -441,12 +447,12 @@ class Tensor(Methods, Value):
 
     # ------------------------------------------------------------ copies and conversions
 
-    def to(self, *args: Any, dtype: Any = None, copy: bool = False, **_: Any) -> Tensor:
+    def to(self, *args: Any, dtype: Any = None, copy: bool = False, **more: Any) -> Tensor:
         """The tensor in another dtype; a device name other than 'cpu' is refused."""
+        require_cpu(more.get("device"))
         for arg in args:
             if isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda", "mps", "xpu"):
-                if arg.split(":")[0] != "cpu":
-                    raise DtypeError(f"to({arg!r}): chainrule computes on the CPU only")
+                require_cpu(arg)
             elif isinstance(arg, Tensor):
                 dtype = arg.dtype
             elif arg is not None and not isinstance(arg, bool):
@@ -488,6 +494,10 @@ class Tensor(Methods, Value):
         """The tensor itself."""
         return self
 
+    def cuda(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: there is no device but the CPU."""
+        refuse_cuda("x")
+
     def contiguous(self) -> Tensor:
         """The tensor itself if its elements lie in order, else a copy in order."""
         return self if self.is_contiguous() else self.clone()
@@ -519,7 +529,15 @@ class Tensor(Methods, Value):
         """`bind` hands calls on Tensors here."""
         return apply(prim, xs, params)
 
-    __array_ufunc__: Any = None
+    __array_ufunc__: Any = None         # set in attach.py
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: Any) -> NoReturn:
+        """PyTorch asks here when it is given one of these tensors; the two do not mix."""
+        raise ForeignTensorError(
+            f"torch's {getattr(function, '__name__', function)} got a chainrule tensor: tensors of "
+            "chainrule and of torch cannot be mixed in one operation. Convert one of them: "
+            "cr.tensor(t.detach().numpy()), or torch.tensor(x.detach().numpy())")
 
 
 def _reflected(cls: type) -> None:
@@ -568,6 +586,27 @@ def _hooks(node: Node) -> dict[Any, Any]:
     return node.hooks  # type: ignore[no-any-return]
 
 
+# How tensors print; `set_printoptions` changes it. A line width of None is NumPy's.
+PRINTED: dict[str, Any] = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": None,
+                           "sci_mode": None}
+
+
+def _scientific(number: Any) -> str:
+    return f"{number:.{PRINTED['precision']}e}"
+
+
+def warn_of_no_grad(x: Tensor) -> None:
+    """Said to a user who reads `.grad` where none will ever be."""
+    frame = sys._getframe(2)
+    if frame.f_globals.get("__name__", "").startswith("chainrule."):
+        return
+    warnings.warn(
+        f"the .grad of a tensor that is not a leaf ({type_of(x)}, made by {x._node.name} at "  # type: ignore[union-attr]
+        f"{x._node.origin}) is None: backward() fills only leaves. Call retain_grad() on it "  # type: ignore[union-attr]
+        "before backward(), or read the .grad of the leaf it was computed from.", UserWarning,
+        stacklevel=3)
+
+
 def describe(x: Tensor) -> str:
     """How a tensor prints."""
     value = x._value
@@ -577,8 +616,11 @@ def describe(x: Tensor) -> str:
     else:
         with np.errstate(all="ignore"):
             parts.append(np.array2string(
-                value, precision=4, separator=", ", threshold=1000, edgeitems=3,
-                prefix="tensor(", suppress_small=bool(value.size and _plain(value)),
+                value, separator=", ", prefix="tensor(", precision=PRINTED["precision"],
+                threshold=PRINTED["threshold"], edgeitems=PRINTED["edgeitems"],
+                max_line_width=PRINTED["linewidth"], suppress_small=bool(
+                    value.size and _plain(value)) if PRINTED["sci_mode"] is None else True,
+                formatter={"float_kind": _scientific} if PRINTED["sci_mode"] else None,
                 floatmode="maxprec_equal" if value.ndim else "maxprec"))
         if (value.dtype != settings.default_dtype and value.dtype not in (int64, bool_)) or (
                 not value.size):

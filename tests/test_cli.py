@@ -362,7 +362,7 @@ BAD = {
     "infinite": ("a,b\n1,2\ninf,3\n", [], "row 2 (line 3), column 'a': 'inf' is not a finite"),
     "no column": ("a,b\n1,2\n", ["--target", "c"], "there is no column 'c'"),
     "one class": ("a,b\n1,x\n2,x\n", [], "'b' is the same in all 2 rows"),
-    "few rows": ("a,b\n1,x\n2,y\n", [], "2 rows leave 2 to train on and 0 held out"),
+    "few rows": ("a,b\n1,x\n2,y\n", [], "2 rows are too few"),
     "mse on classes": ("a,b\n1,x\n2,y\n", ["--loss", "mse"], "--loss mse compares numbers"),
     "bce on three": ("a,b\n1,x\n2,y\n3,z\n", ["--loss", "bce"], "the target has 3"),
     "cross entropy on numbers": ("a,b\n1,.5\n2,.1\n", ["--loss", "cross_entropy"],
@@ -397,6 +397,12 @@ def test_bad_data_and_options_end_with_2_and_write_nothing(
     (["train", "digits", "--dropout", "nan"], "'nan' is not a number"),
     (["train", "digits", "--validation", "1"], "at least 0 and at most 0.9"),
     (["train"], "DATA"), ([], "COMMAND"), (["fly"], "fly"),
+    (["trian", "digits"], "Did you mean train?"),
+    (["train", "digits", "--optimiser", "adam"], "Did you mean --optimizer?"),
+    (["predict", "m", "digits", "--outt=x"], "Did you mean --out?"),
+    (["explain", "e1", "--widht", "3"], "chainrule explain: error"),
+    (["train", "digits", "more"], "unknown: more. chainrule train --help"),
+    (["train", "digits", "--seed", "9999999999"], "at most 2,147,483,647"),
 ])
 def test_wrong_words(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
@@ -475,7 +481,7 @@ def test_digits_can_be_predicted_and_scored(capsys: pytest.CaptureFixture[str]) 
     assert chainrule("predict", "digits.safetensors", "digits") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["row", "digit", "probability"]
-    assert len(lines) == 1 + 1797 + 1
+    assert len(lines) == 1 + 20 + 1 + 5 + 1
     assert float(re.match(r"accuracy (\S+) % of 1,797 rows", lines[-1])[1]) > 90  # type: ignore[index]
     images, _ = load_digits()
     np.savez("new.npz", x=images[:3])
@@ -549,6 +555,20 @@ def test_the_loop_is_usable_from_python() -> None:
 
 # --- the program itself --------------------------------------------------------------------------
 
+def test_many_predictions_show_the_first_and_the_last(
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = classes_csv(100)
+    chainrule("train", data, "--epochs", "1", "--quiet", "--optimizer", "Adam", "--save",
+              "m.safetensors")
+    capsys.readouterr()
+    assert chainrule("predict", "m.safetensors", data) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:21]] == [str(n) for n in range(1, 21)]
+    assert lines[21] == "… 75 rows between: --out FILE.csv writes all of them"
+    assert [line.split()[0] for line in lines[22:27]] == ["96", "97", "98", "99", "100"]
+
+
 def test_version_and_help() -> None:
     done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True,
                           env=environment(), check=True)
@@ -557,6 +577,15 @@ def test_version_and_help() -> None:
                           env=environment(COLUMNS="60"), check=True)
     assert "--resume" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 60
+
+
+def test_ctrl_c_while_the_command_loads_ends_it_in_one_line() -> None:
+    interrupted = ("import importlib, sys\nimport chainrule.cli\n"
+                   "def stop(name): raise KeyboardInterrupt\n"
+                   "importlib.import_module = stop\nsys.exit(chainrule.cli.start())")
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True,
+                          env=environment(), check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: stopped\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")

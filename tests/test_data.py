@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -290,9 +291,48 @@ BAD_CSV = {
     "names as classes": ("b,a\n" + "".join(f"{n},person {n}\n" for n in range(60)),
                          ["60 different values", "too many"]),
     "one column": ("a\n1\n2\n", ["'a' is the only column"]),
+    "decimal commas": ('a,b\n"1,5",x\n"2,25",y\n',
+                       ["row 1 (line 2), column 'a'", "decimal comma", "write 1.5,"]),
+    "thousands": ('a;b\n1.234,50;1\n5,5;2\n', ["'1.234,50'", "thousands", "write 1234.50,"]),
+    "either": ('a;b\n1,234;1\n5,678;2\n', ["'1,234'", "write 1234 or 1.234,"]),
+    "percent": ("a,b\n50%,1\n60%,2\n", ["'50%'", "a unit", "write 50,"]),
+    "currency": ("a,b\n€ 3,1\n4 €,2\n", ["'€ 3'", "a unit", "write 3,"]),
+    "comma among numbers": ('a,b\n1.5,x\n2.5,y\n"3,5",x\n', ["row 3 (line 4)", "write 3.5,"]),
+    "decimal commas to predict": ('a;b\n1;1,5\n2;2,5\n', ["column 'b'", "write 1.5,"]),
+    "missing target": ("a,b\n1,\n2,3\n", ["what is to be predicted must be known"]),
+    "header again": ("a,b\n1,2\na,b\n3,4\n", ["row 2 (line 3) repeats the header"]),
     "not UTF-8": (b"a,b\n1,caf\xe9\n", ["0xe9", "UTF-8"]),
     "binary": (b"\x00\x01\x02,\n\x00\n", ["bin"]),
 }
+
+
+def test_dates_and_versions_stay_texts(tmp_path: Path) -> None:
+    path = written(tmp_path, "d.csv", "v,d,b\n1.2.3,2020.01.02,1.5\n1.2.4,2020.01.03,2\n")
+    assert [len(column.categories) for column in read_examples(path).columns] == [2, 2]
+
+
+def test_advice_fits_the_column(tmp_path: Path) -> None:
+    texts = "b,a\n" + "".join(f"{n},person {n}\n" for n in range(60))
+    with pytest.raises(DataFileError) as caught:
+        read_examples(written(tmp_path, "t.csv", texts))
+    assert "regress" not in str(caught.value)
+    numbers = "b,a\n" + "".join(f"{n},{n}\n" for n in range(60))
+    with pytest.raises(DataFileError, match="--task regress"):
+        read_examples(written(tmp_path, "n.csv", numbers), task="classify")
+    with pytest.raises(DataFileError) as caught:
+        read_examples(written(tmp_path, "m.csv", "a,b\n1,\n2,3\n"))
+    assert "--ignore" not in str(caught.value)
+
+
+def test_files_that_are_no_archive_are_told_so(tmp_path: Path) -> None:
+    for content, words in ((b"hello", "no zip file, it begins with b'hello'"),
+                           (b"PK\x03\x04", "cut short or damaged")):
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(DataFileError, match=words) as caught:
+            read_examples(str(tmp_path / "x.npz"))
+        assert "pickle" not in str(caught.value)
+    with pytest.raises(DataFileError, match=re.escape(f"{tmp_path}: no IDX files")):
+        read_examples(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", BAD_CSV)

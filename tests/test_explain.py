@@ -241,6 +241,72 @@ def test_hooks_are_mentioned_not_run() -> None:
     assert "z has a hook" in text
 
 
+# ---------------------------------------------------------------- reading
+
+
+def test_classes_and_ties_are_written_as_such() -> None:
+    w = cr.tensor([[0.1, 0.2], [0.3, 0.3]], requires_grad=True)
+    t = cr.tensor([0, 1])
+    loss = cr.nn.functional.cross_entropy(w, t)
+    text = str(cr.explain(loss))
+    assert "(softmax(w) − onehot(t))·∂loss/∂loss / 2" in text
+    assert "onehot([0, 1])" in text
+    assert "onehot(t) is 1 at the class t" in text
+    assert "is 1 where that holds" not in text
+    top = w.amax(dim=1).sum()
+    explanation = cr.explain(top)
+    assert "ties(w = v1)" in str(explanation)
+    assert "ties share it equally" in str(explanation)
+    assert explanation.gradients["w"].gradient.tolist() == [[0, 1], [0.5, 0.5]]
+
+
+def test_reshapes_of_the_user_are_written() -> None:
+    v = cr.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    x = cr.tensor([[1.0, 0.0], [0.0, 2.0]])
+    loss = (v.reshape(2, 2) @ x).sum()
+    explanation = cr.explain(loss)
+    assert explanation.forward[0].formula == "(v as 2×2) @ x"
+    assert explanation.forward[0].numbers == "[[1, 2], [3, 4]] @ [[1, 0], [0, 2]]"
+    assert explanation.backward[-1].formula.endswith("as 4 numbers")
+    assert explanation.gradients["v"].gradient.tolist() == [1, 2, 1, 2]
+    named = v.reshape(2, 2)
+    step = cr.explain((named * named).sum()).forward[0]
+    assert (step.name, step.formula) == ("named", "v as 2×2")
+
+
+def test_a_module_that_reshapes_is_written() -> None:
+    cr.manual_seed(0)
+    net = cr.nn.Sequential(cr.nn.Linear(2, 4), cr.nn.Unflatten(1, (2, 2)), cr.nn.Tanh())
+    out = net(cr.ones(1, 2)).sum()
+    assert cr.explain(out).forward[1].formula == "tanh(v1 as 1×2×2)"
+
+
+def test_conditions_are_written_as_they_stand_in_the_line() -> None:
+    w = scalar(2.0)
+    loss = cr.where(w > 1, w * 3, w)
+    formulas = [s.formula for s in (*cr.explain(loss).forward, *cr.explain(loss).backward)]
+    assert "where([w > 1], v1, w)" in formulas
+    assert "∂loss/∂loss·[w > 1]" in formulas
+    assert "∂loss/∂loss·not [w > 1]" in formulas
+    both = cr.where((w > 1) & ~(w >= 5), w, 0.0)
+    assert cr.explain(both).forward[0].formula == "where(([w > 1] and (not [w ≥ 5])), w, 0)"
+    scaled = w * (w > 1)
+    assert cr.explain(scaled).forward[0].formula == "w·[w > 1]"
+    assert cr.explain(w.clamp(min=0.0)).forward[0].formula == "clamp(w, ≥ 0)"
+    mask = w > 1
+    known = cr.where(mask, w, 0.0)
+    assert cr.explain(known).forward[0].formula == "where(mask, w, 0)"
+    for text in ("where(c, a, b) is a where c holds, else b", "[a > b] is 1 where that holds"):
+        assert text in str(cr.explain(loss))
+
+
+def test_a_constant_without_a_name_is_explained_and_a_vector_is_refused() -> None:
+    w = cr.ones(8, requires_grad=True)
+    assert "c1: an array of the program without a name" in str(cr.explain((w * cr.ones(8)).sum()))
+    with pytest.raises(NotScalarError, match=r"explain\(y\.sum\(\)\)"):
+        cr.explain(w * 2)
+
+
 # ---------------------------------------------------------------- names
 
 
@@ -422,6 +488,84 @@ def test_mistakes_of_the_command(what: str, message: str, tmp_path: Path,
     assert message in capsys.readouterr().err
 
 
+TRAINING = """
+import chainrule as cr
+from chainrule import nn
+
+cr.manual_seed(0)
+x, y = cr.randn(64, 20), cr.randint(0, 3, (64,))
+model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 3))
+optimizer = cr.optim.SGD(model.parameters(), lr=0.1)
+
+def fit():
+    for epoch in range(3):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        print("stepped")
+
+fit()
+"""
+
+
+def test_a_training_program_is_explained_up_to_its_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(TRAINING)
+    backward, step = cr.Tensor.backward, cr.optim.Optimizer.step
+    assert main(["explain", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "stepped" not in printed
+    assert "onehot(y)" in printed
+    assert "model.2.bias" in printed
+    assert (cr.Tensor.backward, cr.optim.Optimizer.step) == (backward, step)
+    path.write_text(TRAINING.replace("optimizer.step()", "with cr.no_grad():\n"
+                                     "            model[0].weight.mul_(0.5)\n        break"))
+    assert main(["explain", str(path)]) == 0
+    assert "model.2.bias" in capsys.readouterr().out
+
+
+FAULTY = """
+def g(a):
+    return a
+
+def h():
+    return 1 / 0
+
+def keywords(*, b, c=1):
+    return b
+"""
+
+
+@pytest.mark.parametrize(("text", "function", "lines"), [
+    (FAULTY, ":g", ["g() takes 1 argument ('a')", "without any"]),
+    (FAULTY, ":keywords", ["takes 1 argument ('b')"]),
+    (FAULTY, ":h", ["ZeroDivisionError", "return 1 / 0", "line 6, in h"]),
+    (FAULTY + "h()\n", "", ["ZeroDivisionError", "line 10, in <module>", "line 6, in h"]),
+    ("def f(:\n", "", ["SyntaxError", "line 1"]),
+    ("import sys\nsys.exit(3)\n", "", ["sys.exit(3)", "user.py:loss_of"]),
+])
+def test_faults_of_the_users_program(text: str, function: str, lines: list[str], tmp_path: Path,
+                                     monkeypatch: pytest.MonkeyPatch,
+                                     capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("user.py").write_text(text)
+    assert main(["explain", f"user.py{function}"]) == 2
+    printed = capsys.readouterr().err
+    assert [line for line in lines if line not in printed] == []
+    assert "runpy" not in printed
+    assert "command.py" not in printed
+
+
+def test_examples_are_found_in_capitals_and_show_their_lines(
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "E1"]) == 0
+    assert "\n   8  z = w * x + b\n" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- what a gradient costs
 
 
@@ -482,7 +626,7 @@ def test_cost_report(capsys: pytest.CaptureFixture[str]) -> None:
                  "--width", "90"]) == 0
     printed = capsys.readouterr().out
     for text in ("334,336 weights and 778 biases", "670,228", "5.59 minutes", "1.06 years",
-                 "2,097,150", "extrapolated", "measured", "0 of the 28"):
+                 "2,097,150", "extrapolated", "measured", "0 of the 26"):
         assert text in printed
     assert max(map(len, printed.split("\n"))) <= 90
 

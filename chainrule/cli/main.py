@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -12,11 +13,13 @@ import chainrule as cr
 from chainrule.core.errors import ChainruleError
 
 from . import predict, train
-from .screen import screen_for
+from .screen import screen_for, wrap
 from .settings import add_train_arguments
 
 FAILED = 2  # what argparse uses for wrong options, and here for wrong data too
 INTERRUPTED = 130
+
+COMMANDS = ("train", "predict", "explain")
 
 EXAMPLES = """\
 examples:
@@ -41,14 +44,14 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
         description="Train a network on a data set, show how it went, and save it.",
     )
     add_train_arguments(train_parser)
-    train_parser.set_defaults(run=train.run)
+    train_parser.set_defaults(run=train.run, parser=train_parser)
     predict_parser = commands.add_parser(
         "predict", help="apply a saved network to new rows",
         usage="chainrule predict MODEL DATA [options]",
         description="Apply a saved network to new rows.",
     )
     predict.add_predict_arguments(predict_parser)
-    predict_parser.set_defaults(run=predict.run)
+    predict_parser.set_defaults(run=predict.run, parser=predict_parser)
     explain_parser = commands.add_parser(
         "explain", help="show a worked example, every number of it",
         description="Show forward and backward pass of a worked example, every number of it.",
@@ -57,15 +60,35 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
         # Only now: the other commands start faster without it.
         explain = importlib.import_module("chainrule.explain.command")
         explain.add_arguments(explain_parser)
-        explain_parser.set_defaults(run=explain.run)
+        explain_parser.set_defaults(run=explain.run, parser=explain_parser)
     return parser
+
+
+def parsed(words: list[str]) -> argparse.Namespace:
+    """The command line as options; a word that is not known gets the nearest known one."""
+    command = words[0] if words else None
+    parser = make_parser(command)
+    if command and not command.startswith("-") and command not in COMMANDS:
+        near = difflib.get_close_matches(command.lower(), COMMANDS, 1)
+        parser.error(f"there is no command {command!r}."
+                     + (f" Did you mean {near[0]}?" if near else "")
+                     + f" Commands: {', '.join(COMMANDS)}")
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        own: argparse.ArgumentParser = args.parser
+        options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        near = difflib.get_close_matches(options[0], own._option_string_actions, 1) \
+            if options else []
+        own.error(f"unknown: {' '.join(unknown)}." + (f" Did you mean {near[0]}?" if near else
+                                                      f" {own.prog} --help lists the options."))
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        args = make_parser(words[0] if words else None).parse_args(words)
+        args = parsed(words)
         code = args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -84,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def fail(message: str) -> None:
     """One message on standard error."""
     screen = screen_for(sys.stderr)
-    screen.line(f"{screen.style('error', 'red', 'bold')}: {message}")
+    text = f"{screen.style('error', 'red', 'bold')}: {message}"
+    for line in wrap(text, screen.width) if screen.live else [text]:
+        screen.line(line)
 
 
 if __name__ == "__main__":

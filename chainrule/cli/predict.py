@@ -21,7 +21,8 @@ from .results import number_score
 from .screen import Screen, standard_screen
 from .settings import UsageError
 
-ROWS_ON_A_TERMINAL = 20
+MOST_ROWS = 40                 # more are shown by the first and the last ones
+FIRST_ROWS, LAST_ROWS = 20, 5
 ROWS_AT_ONCE = 4096
 Array = npt.NDArray[Any]
 
@@ -107,18 +108,19 @@ def as_csv(description: Description, predicted: Array) -> str:
 
 
 def show(screen: Screen, description: Description, predicted: Array) -> None:
-    """A table of the rows: all of them, or the first ones on a terminal."""
+    """A table of the rows: all of them, or the first and the last ones."""
     count = len(predicted)
-    shown = min(count, ROWS_ON_A_TERMINAL) if screen.live else count
-    lines = [row for row, _ in zip(rows(description, predicted, 4), range(shown), strict=False)]
+    first = count if count <= MOST_ROWS else FIRST_ROWS
+    last = count if count <= MOST_ROWS else count - LAST_ROWS
+    lines = [row for index, row in enumerate(rows(description, predicted, 4))
+             if index < first or index >= last]
     widths = [max(map(len, column)) for column in zip(header(description), *lines, strict=True)]
     screen.line(screen.style(aligned(header(description), widths), "bold"))
-    for line in lines:
+    for index, line in enumerate(lines):
+        if index == first:
+            between = f"… {last - first:,} rows between: --out FILE.csv writes all of them"
+            screen.line(screen.style(between, "dim"))
         screen.line(aligned(line, widths))
-    if shown < count:
-        screen.line(screen.style(
-            f"… {count - shown:,} more rows: --out FILE.csv, or pipe the output", "dim"
-        ))
 
 
 def aligned(cells: Iterable[str], widths: Iterable[int]) -> str:

@@ -121,8 +121,10 @@ def prepare(examples: Examples, loss: str, validation: float | None, seed: int) 
         kept, held = split_rows(values if classes else None, len(values), share, seed)
         if len(kept) < 2 or (share > 0 and not len(held)):
             raise UsageError(
-                f"{examples.source}: {len(values)} rows leave {len(kept)} to train on and "
-                f"{len(held)} held out. More rows are needed, or another --validation."
+                f"{examples.source}: {counted_rows(len(values))} too few to train on "
+                f"{1 - share:.0%} of them"
+                + (f" and hold {share:.0%} out." if share else ".")
+                + " More rows are needed, or another --validation."
             )
         held_inputs, held_values = inputs[held], values[held]
         inputs, values = inputs[kept], values[kept]
@@ -139,6 +141,11 @@ def prepare(examples: Examples, loss: str, validation: float | None, seed: int) 
         input_scale,
         target_scale,
     )
+
+
+def counted_rows(rows: int) -> str:
+    """'1 row is', '2 rows are'."""
+    return "1 row is" if rows == 1 else f"{rows:,} rows are"
 
 
 def loss_target(target: Array, scale: Scale | None, loss: str) -> Any:

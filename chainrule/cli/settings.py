@@ -122,11 +122,17 @@ def between(
         if outside:
             what = "a whole number" if kind is int else "a number"
             ends = ("above", "below") if open_ends else ("at least", "at most")
-            bounds = f"{ends[0]} {low:g}" + (f" and {ends[1]} {high:g}" if high < 1e300 else "")
+            bounds = f"{ends[0]} {in_full(low)}" + (
+                f" and {ends[1]} {in_full(high)}" if high < 1e300 else "")
             raise argparse.ArgumentTypeError(f"'{text}' is not {what} {bounds}")
         return value
 
     return read
+
+
+def in_full(value: float) -> str:
+    """2,147,483,647 rather than 2.14748e+09; 0.999 as it is."""
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -144,31 +150,32 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument("--target", metavar="COL", help="column to predict (default: the last)")
     group.add_argument("--ignore", metavar="COL,…", type=names, help="columns to leave out")
-    group.add_argument("--task", choices=("auto", "classify", "regress"),
+    group.add_argument("--task", choices=("auto", "classify", "regress"), type=str.lower,
                        help="default: found from the target")
     group.add_argument("--validation", metavar="SHARE", type=between(float, 0, 0.9),
                        help="share of rows held out (default: 0.2, or the file's own test part)")
-    group.add_argument("--seed", type=between(int, 0, 2**31), metavar="N",
+    group.add_argument("--seed", type=between(int, 0, 2**31 - 1), metavar="N",
                        help="fixes the split, the weights and the order (default: 0)")
 
     group = parser.add_argument_group("network")
     group.add_argument("--layers", metavar="SIZES", type=layer_sizes,
                        help="hidden layers (default: 64,64; 0 for none)")
-    group.add_argument("--activation", choices=ACTIVATIONS, metavar="NAME",
+    group.add_argument("--activation", choices=ACTIVATIONS, metavar="NAME", type=str.lower,
                        help="relu (default), tanh, sigmoid, gelu, silu, leaky_relu")
     group.add_argument("--dropout", metavar="P", type=between(float, 0, 0.95),
                        help="share of units left out in training (default: 0.2 for classes, "
                             "0 for numbers)")
-    group.add_argument("--loss", choices=("auto", *LOSSES), metavar="NAME",
-                       help="cross_entropy or bce for classes, mse, l1 or smooth_l1 for numbers")
+    group.add_argument("--loss", choices=("auto", *LOSSES), metavar="NAME", type=str.lower,
+                       help="auto (default): cross_entropy for classes, mse for numbers; also "
+                            "bce for two classes, l1 or smooth_l1 for numbers")
 
     group = parser.add_argument_group("training")
-    group.add_argument("--optimizer", choices=OPTIMIZERS, metavar="NAME",
+    group.add_argument("--optimizer", choices=OPTIMIZERS, metavar="NAME", type=str.lower,
                        help="adam (default), adamw, sgd, rmsprop")
     group.add_argument("--lr", metavar="RATE", type=between(float, 0, 1e6, open_ends=True),
                        help="learning rate, the highest one of the schedule (default: 0.01 for "
                             "adam)")
-    group.add_argument("--schedule", choices=SCHEDULES, metavar="NAME",
+    group.add_argument("--schedule", choices=SCHEDULES, metavar="NAME", type=str.lower,
                        help="onecycle (default), cosine, step, none")
     group.add_argument("--momentum", metavar="M", type=between(float, 0, 0.999),
                        help="for sgd (default: 0.9) and rmsprop (0)")
@@ -176,7 +183,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
                        help="default: 0, 0.01 for adamw")
     group.add_argument("--clip", metavar="NORM", type=between(float, 0, 1e9, open_ends=True),
                        help="largest gradient norm (default: not clipped)")
-    group.add_argument("--batch", metavar="ROWS", type=between(int, 1, 2**31),
+    group.add_argument("--batch", metavar="ROWS", type=between(int, 1, 2**31 - 1),
                        help="rows in a step (default: 32)")
     group.add_argument("--epochs", metavar="N", type=between(int, 1, 10**6),
                        help="passes over the data (default: 30, more for few rows, 10 for "

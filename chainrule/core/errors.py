@@ -58,6 +58,10 @@ class UnusedError(GradientError):
     """An input whose gradient was asked for does not take part in the output."""
 
 
+class ForeignTensorError(ChainruleError, RuntimeError):
+    """A tensor of another package in an operation. Not a TypeError, which operators swallow."""
+
+
 class TracedValueError(ChainruleError, TypeError, RuntimeError):
     """A number was asked of a tensor that has none while a function is being traced."""
 

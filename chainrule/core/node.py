@@ -86,7 +86,7 @@ def is_internal(filename: str) -> bool:
     known = _internal.get(filename)
     if known is None:
         root = sys.modules[PACKAGE].__path__[0]
-        known = _internal[filename] = filename.startswith(root) or filename == "<string>"
+        known = _internal[filename] = filename.startswith(root)
     return known
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import struct
+import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,6 +135,15 @@ def read_npz(
     source = path.name
     try:
         with path.open("rb") as file:
+            start = file.read(6)
+            if not zipfile.is_zipfile(file) and start != b"\x93NUMPY":
+                raise DataFileError(
+                    f"{source}: not a readable .npz archive: it is "
+                    + ("cut short or damaged." if start[:2] == b"PK" else
+                       f"no zip file, it begins with {start!r}.")
+                    + " Save it again: np.savez(path, x=..., y=...)."
+                )
+            file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if not hasattr(archive, "files"):
                 raise DataFileError(
@@ -209,14 +219,16 @@ def read_idx(
     )
     if not images:
         raise DataFileError(
-            f"{path.name}: no IDX files in this folder. Expected are names such as "
+            f"{path.resolve()}: no IDX files in this folder. Expected are names such as "
             "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz."
         )
     test = [file for file in images if re.search(r"t10k|test", file.name)]
     training = [file for file in images if file not in test] or test
     if len(training) > 1 or len(test) > 1:
         names = listing([file.name for file in images])
-        raise DataFileError(f"{path.name}: several pairs in this folder ({names}). Name one file.")
+        raise DataFileError(
+            f"{path.resolve()}: several pairs in this folder ({names}). Name one file."
+        )
     found = _idx_pair(training[0], task, classes, target_needed)
     if not test or test == training or found.target is None or not target_needed:
         return found

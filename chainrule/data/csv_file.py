@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,9 @@ from .table import (
 SEPARATORS = (",", ";", "\t", "|")
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "missing"})
 MOST_CATEGORIES = 100
+
+# 1,5   1.234,56   1,234.50   5 %   €3   but not a date or a version: 2020.01.02, 1.2.3
+FOREIGN = re.compile(r"[€$£]?\s?[+-]?(\d+|\d{1,3}([., '\u00a0\u202f]\d{3})+)([.,]\d+)?\s?[€$£%]?")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ def _parse(source: str, file: Iterable[str]) -> Cells:
                 continue
             if len(cells) != len(header):
                 raise DataFileError(_ragged(source, len(rows), reader.line_num, cells, header))
+            if [cell.strip() for cell in cells] == header:
+                raise DataFileError(
+                    f"{source}: row {len(rows) + 1} (line {reader.line_num}) repeats the header, "
+                    "as files do that were put together. Remove that line."
+                )
             rows.append(cells)
             numbers.append(reader.line_num)
     except csv.Error as error:
@@ -195,6 +204,7 @@ def _describe(cells: Cells, name: str) -> Column:
     texts = cells.columns[name]
     if _mostly_numbers(texts):
         return Column(name)
+    _require_no_foreign_numbers(cells, name)
     present = Counter(text for text in texts if not is_missing(text))
     if len(present) > MOST_CATEGORIES or (len(present) > 20 and len(present) > len(texts) // 2):
         raise DataFileError(
@@ -217,6 +227,33 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return "_" not in text  # Python reads 1_000; no other program does
+
+
+def _foreign(text: str) -> str:
+    """Why a text is only almost a number, and how to write it; '' where it is none."""
+    if _is_number(text) or not FOREIGN.fullmatch(text):
+        return ""
+    bare = re.sub(r"[€$£%\s']", "", text)
+    decimal = max(bare.rfind(","), bare.rfind("."))
+    grouped = re.fullmatch(r"[+-]?\d{1,3}([.,])\d{3}(\1\d{3})*", bare)
+    whole, fraction = (bare, "") if decimal < 0 or grouped else (bare[:decimal], bare[decimal + 1:])
+    plain = re.sub(r"[.,]", "", whole) + (f".{fraction}" if fraction else "")
+    if grouped and bare.count(grouped[1]) == 1:
+        plain += f" or {bare.replace(',', '.')}"
+    kind = "a unit" if re.search(r"[€$£%]", text) else (
+        "a decimal comma" if re.fullmatch(r"[+-]?\d+,\d+", bare) and not grouped
+        else "thousands signs")
+    return (f"'{text}' looks like a number with {kind}: write {plain}, with a decimal point and "
+            "without thousands signs or units")
+
+
+def _require_no_foreign_numbers(cells: Cells, name: str) -> None:
+    """Numbers written for people must not become categories in silence."""
+    told = [_is_number(text) or is_missing(text) or _foreign(text)
+            for text in cells.columns[name]]
+    if all(told):
+        row = next(i for i, one in enumerate(told) if isinstance(one, str))
+        raise DataFileError(f"{cells.at(row, name)}: {told[row]}.")
 
 
 def is_missing(text: str) -> bool:
@@ -246,17 +283,18 @@ def encode_columns(cells: Cells, columns: Sequence[Column]) -> Array:
     return np.concatenate(parts, axis=1)
 
 
-def _numbers(cells: Cells, name: str) -> Array:
+def _numbers(cells: Cells, name: str, target: bool = False) -> Array:
     texts = cells.columns[name]
     values = np.empty(len(texts))
     for row, text in enumerate(texts):
         if not _is_number(text):
-            _require_present(cells, row, name, text)
-            raise DataFileError(f"{cells.at(row, name)}: '{text}' is not a number.")
+            _require_present(cells, row, name, text, target)
+            why = _foreign(text) or f"'{text}' is not a number"
+            raise DataFileError(f"{cells.at(row, name)}: {why}.")
         values[row] = float(text)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
-        _require_present(cells, row, name, texts[row])
+        _require_present(cells, row, name, texts[row], target)
         raise DataFileError(
             f"{cells.at(row, name)}: '{texts[row]}' is not a finite number. One such cell would "
             "turn every weight into NaN: correct or remove the row."
@@ -264,19 +302,23 @@ def _numbers(cells: Cells, name: str) -> Array:
     return values
 
 
-def _require_present(cells: Cells, row: int, name: str, text: str) -> None:
+def _require_present(
+    cells: Cells, row: int, name: str, text: str, target: bool = False
+) -> None:
     if is_missing(text):
         missing = sum(map(is_missing, cells.columns[name]))
         cell = f"the cell says '{text}'" if text else "the cell is empty"
         share = f"{missing} of {len(cells.lines):,} cells in this column"
-        raise DataFileError(
-            f"{cells.at(row, name)}: {cell}, a missing value ({share}). Fill it in, remove the "
-            f"row, or leave the column out with --ignore {name}."
-        )
+        advice = "Fill it in, or remove the row: what is to be predicted must be known." \
+            if target else ("Fill it in, remove the row, or leave the column out with --ignore "
+                            f"{name}.")
+        raise DataFileError(f"{cells.at(row, name)}: {cell}, a missing value ({share}). {advice}")
 
 
 def _target(cells: Cells, name: str, task: str, classes: Sequence[str] | None) -> Target:
     texts = cells.columns[name]
+    if classes is None and task != "classify" and not _mostly_numbers(texts):
+        _require_no_foreign_numbers(cells, name)
     if task == "regress" or _mostly_numbers(texts):
         if task == "regress" and not _mostly_numbers(texts):
             raise DataFileError(
@@ -284,9 +326,10 @@ def _target(cells: Cells, name: str, task: str, classes: Sequence[str] | None) -
                 "cannot be predicted as a number. Use --task classify, or choose another --target."
             )
         if classes is None or all(map(_is_number, classes)):
-            return target_from_numbers(cells.source, name, _numbers(cells, name), task, classes)
+            return target_from_numbers(cells.source, name, _numbers(cells, name, True), task,
+                                       classes)
     for row, text in enumerate(texts):
-        _require_present(cells, row, name, text)
+        _require_present(cells, row, name, text, True)
     if classes is None:
         present = sorted(set(texts))
         require_class_count(cells.source, name, len(present), len(texts))

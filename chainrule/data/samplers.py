@@ -45,6 +45,8 @@ class RandomSampler(Sampler):
                  num_samples: int | None = None, generator: Generator | None = None) -> None:
         if num_samples is not None and num_samples < 1:
             raise ValueError(f"RandomSampler: num_samples={num_samples!r} must be 1 or more")
+        if num_samples and not len(data_source):
+            raise ValueError(f"RandomSampler: {num_samples} rows of a data set without rows")
         self.data_source = data_source
         self.replacement = replacement
         self.num_samples = num_samples

@@ -90,7 +90,7 @@ def target_from_numbers(
     if task == "regress":
         return Target(name, numbers.astype(np.float64))
     distinct = np.unique(numbers)
-    require_class_count(source, name, len(distinct), len(numbers))
+    require_class_count(source, name, len(distinct), len(numbers), numeric=True)
     texts = np.array([plain_number(value) for value in distinct])
     return encode_classes(source, name, texts[np.searchsorted(distinct, numbers)],
                           known or texts.tolist())
@@ -105,7 +105,9 @@ def guess_task(numbers: Array) -> str:
     return "classify" if few else "regress"
 
 
-def require_class_count(source: str, name: str, distinct: int, rows: int) -> None:
+def require_class_count(
+    source: str, name: str, distinct: int, rows: int, numeric: bool = False
+) -> None:
     """Raise DataFileError when there are too few or too many different values to be classes."""
     if distinct < 2:
         raise DataFileError(
@@ -115,8 +117,8 @@ def require_class_count(source: str, name: str, distinct: int, rows: int) -> Non
     if distinct > MOST_CLASSES or (distinct > MOST_GUESSED_CLASSES and distinct > rows // 2):
         raise DataFileError(
             f"{source}: the target '{name}' has {distinct:,} different values in {rows:,} rows: "
-            "too many for classes. Choose another column with --target, or predict the number "
-            "itself with --task regress."
+            "too many for classes. Choose another column with --target"
+            + (", or predict the number itself with --task regress." if numeric else ".")
         )
 
 

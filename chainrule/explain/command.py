@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import runpy
 import shutil
 import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from chainrule.core.errors import SettingError
+from chainrule.core.errors import (
+    ChainruleError,
+    FreedGraphError,
+    OverwrittenError,
+    SettingError,
+)
+from chainrule.core.node import user_frame
+from chainrule.optim import Optimizer
 from chainrule.tensor import Tensor
 
 from .cost import read_layers, report_alone
-from .derive import derive
+from .derive import Derivation, derive
 from .examples import EXAMPLES, Page, tell
 from .explanation import NARROWEST, WIDEST, Explanation
 from .numbers import Style
@@ -31,7 +42,7 @@ EPILOG = """\
 examples:
   chainrule explain e1                 one neuron, every number
   chainrule explain cost --quick       what a gradient costs on this machine
-  chainrule explain train.py           the variable `loss` of your program
+  chainrule explain train.py           your program up to its first optimizer.step()
   chainrule explain train.py:loss_of   what your function loss_of() returns
 """
 
@@ -71,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") \
         and os.environ.get("TERM") != "dumb"
     style = Style(args.precision or None, args.elements)
-    if args.what in EXAMPLES:
-        text = tell(args.what, Page(width, colour, style))
+    if args.what.lower() in EXAMPLES:
+        text = tell(args.what.lower(), Page(width, colour, style))
     elif args.what == "cost":
         read_layers(args.layers)
         text = report_alone(args.layers, args.batch, args.samples, args.quick, width, colour)
@@ -105,15 +116,98 @@ def explain_file(what: str, style: Style) -> Explanation:
         raise SettingError(f"explain: {what!r} is not known. Write one of {known}, or the name of "
                            "a Python file, FILE.py or FILE.py:function.")
     sys.path.insert(0, str(path.resolve().parent))
+    arguments, sys.argv = sys.argv, [str(path)]
     try:
         if not function:
-            scope = runpy.run_path(str(path), run_name="__main__")
-            return Explanation(derive(loss_in(scope, name), scope, style=style), style)
-        scope = runpy.run_path(str(path), run_name=path.stem)
-        loss, scope = called(scope, name, function)
+            return Explanation(of_program(path, name, style), style)
+        with faults_of(path, name):
+            scope = runpy.run_path(str(path), run_name=path.stem)
+        loss, scope = called(scope, path, name, function)
     finally:
         sys.path.pop(0)
+        sys.argv = arguments
     return Explanation(derive(loss, scope, style=style), style)
+
+
+def of_program(path: Path, name: str, style: Style) -> Derivation:
+    """The first loss that a training program calls backward() on; else its variable `loss`."""
+    scope: dict[str, Any] = {}
+    with first_loss(style) as seen, faults_of(path, name):
+        try:
+            scope = runpy.run_path(str(path), run_name="__main__")
+        except _Stepped:
+            return seen[0]
+        except SystemExit:
+            if not seen:
+                raise
+            return seen[0]
+    try:
+        return derive(loss_in(scope, name), scope, style=style)
+    except (FreedGraphError, OverwrittenError, SettingError) as error:
+        if seen:
+            return seen[0]
+        raise SettingError(f"{error}\n{advice(name)}") from error
+
+
+def advice(name: str) -> str:
+    return ("Give a function that returns the loss and needs no arguments: "
+            f"chainrule explain {name}:loss_of")
+
+
+class _Stepped(BaseException):
+    """Ends a training program at its first step; no program of the user catches it."""
+
+
+@contextmanager
+def first_loss(style: Style) -> Iterator[list[Derivation]]:
+    """Explain the loss of the first backward(), while its numbers are there; stop at a step."""
+    seen: list[Derivation] = []
+    backward, step = Tensor.backward, Optimizer.step
+
+    def explained(self: Any, *args: Any, **options: Any) -> Any:
+        if not seen and self.numel() == 1 and not args:
+            frame = user_frame(sys._getframe(1))
+            scope = {**frame.f_globals, **frame.f_locals} if frame is not None else {}
+            try:
+                seen.append(derive(self, scope, style=style))
+            except ChainruleError:
+                return backward(self, *args, **options)      # raises the same, at the user's line
+        return backward(self, *args, **options)
+
+    def stopped(self: Any, *args: Any, **options: Any) -> Any:
+        if seen:
+            raise _Stepped
+        return step(self, *args, **options)
+
+    replaced: tuple[tuple[Any, str, Callable[..., Any], Callable[..., Any]], ...] = (
+        (Tensor, "backward", explained, backward), (Optimizer, "step", stopped, step))
+    for owner, attribute, new, _ in replaced:
+        setattr(owner, attribute, new)
+    try:
+        yield seen
+    finally:
+        for owner, attribute, _, old in replaced:
+            setattr(owner, attribute, old)
+
+
+@contextmanager
+def faults_of(path: Path, name: str) -> Iterator[None]:
+    """An error of the user's program, told with the program's own lines only."""
+    try:
+        yield
+    except SystemExit as error:
+        raise SettingError(f"{name} ended by sys.exit({error.code!r}) before there was a loss. "
+                           f"{advice(name)}") from error
+    except Exception as error:       # whatever a program of the user may raise
+        raise SettingError(f"{name} failed:\n{own_traceback(error, path)}") from error
+
+
+def own_traceback(error: BaseException, path: Path) -> str:
+    """The lines of the file that led to the error, and the error."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__)
+              if Path(frame.filename).resolve() == path.resolve()]
+    told = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
+    return "".join(told).rstrip()
 
 
 def loss_in(scope: dict[str, Any], name: str) -> Any:
@@ -126,16 +220,24 @@ def loss_in(scope: dict[str, Any], name: str) -> Any:
     if len(single) == 1:
         return next(iter(single.values()))
     seen = f" It has these tensors of one number: {', '.join(single)}." if single else ""
-    raise SettingError(f"explain: {name} has no variable `loss`.{seen} Name it so, or give the "
-                       f"function that returns the loss: {name}:function")
+    raise SettingError(f"explain: {name} has no variable `loss`.{seen} Name it so, or give a "
+                       f"function that returns the loss: chainrule explain {name}:loss_of")
 
 
-def called(scope: dict[str, Any], name: str, function: str) -> tuple[Any, dict[str, Any]]:
+def called(
+    scope: dict[str, Any], path: Path, name: str, function: str
+) -> tuple[Any, dict[str, Any]]:
     """What a function of the file returns, and its variables beside those of the file."""
     chosen = scope.get(function)
     code = getattr(chosen, "__code__", None)
     if not isinstance(code, CodeType) or chosen is None:
         raise SettingError(f"explain: {name} has no function {function!r}")
+    wanted = [p.name for p in inspect.signature(chosen).parameters.values()
+              if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if wanted:
+        raise SettingError(
+            f"explain: {function}() takes {len(wanted)} argument{'s' if len(wanted) > 1 else ''} "
+            f"({', '.join(map(repr, wanted))}); name a function that can be called without any")
     variables: dict[str, Any] = {}
 
     def watch(frame: Any, event: str, _: Any) -> None:
@@ -144,7 +246,8 @@ def called(scope: dict[str, Any], name: str, function: str) -> tuple[Any, dict[s
 
     sys.setprofile(watch)
     try:
-        loss = chosen()
+        with faults_of(path, name):
+            loss = chosen()
     finally:
         sys.setprofile(None)
     if not isinstance(loss, Tensor):

@@ -17,14 +17,14 @@ import numpy as np
 from chainrule.autodiff.reverse import reachable
 from chainrule.autograd import seed
 from chainrule.core.bind import bind
-from chainrule.core.errors import FreedGraphError, OverwrittenError
+from chainrule.core.errors import FreedGraphError, NotScalarError, OverwrittenError
 from chainrule.core.node import Node, Origin, written_after
 from chainrule.core.primitive import TABLE
 from chainrule.core.record import UNREAD, refuse_number
 from chainrule.core.types import ArrayType, type_of
-from chainrule.prims.show import Shown, same
+from chainrule.prims.show import Shown, bracket, same
 
-from .naming import Names
+from .naming import Names, condition_text
 from .numbers import Style, rounded, strength_of
 from .symbol import GRADIENT, Sym, evaluated, written
 
@@ -129,6 +129,11 @@ def derive(loss: Any, scope: Mapping[str, Any], *, names: Mapping[Any, Any] | No
     """The steps of the forward and the backward pass of `loss`, with names found in `scope`."""
     if loss._value is None:
         raise refuse_number("explain()")
+    if loss._node is not None and loss.numel() != 1:
+        raise NotScalarError(
+            f"explain() needs one number, the loss, but this tensor is {type_of(loss._value)}, "
+            f"made by {loss._node.name} at {loss._node.origin}. Make it one: explain(y.sum()), "
+            "explain(y.mean()), or the element that interests you.")
     start = seed(loss, None, False, "explain()")
     return _Walk(loss, Names(names, model, scope), style or Style()).run(start)
 
@@ -152,7 +157,9 @@ class _Walk:
         self.hidden: set[Node] = set()
         for node in self.latest:
             self._put_name_on_result(node)
-        self.hidden |= {n for n in self.latest if self._is_hidden(n)}
+        rearranged = {n for n in self.latest if self._is_hidden(n)} - self.hidden
+        self.hidden |= rearranged
+        self.reshaped = self._reshaped(rearranged)
         self.root = self._visible(self.root)
         self.texts: dict[Node, str] = {}
         self.numbers: dict[Node, int] = {}
@@ -166,6 +173,20 @@ class _Walk:
         return (node.prim is not None and node.prim.show is same and node is not self.root
                 and self.uses[node] == 1 and node not in self.names.of_node)
 
+    def _reshaped(self, rearranged: set[Node]) -> set[Node]:
+        """The hidden reshapes that the user wrote, rather than an operation for itself."""
+        user = {edge: n for n in self.latest for edge in edges_of(n)}
+        result = set()
+        for node in rearranged:
+            if node.name != "reshape" or node.shape == edges_of(node)[0].shape:
+                continue
+            after = user.get(node)
+            while after is not None and after in self.hidden:
+                after = user.get(after)
+            if after is not None and place_in_code(node) != place_in_code(after):
+                result.add(node)
+        return result
+
     def _put_name_on_result(self, node: Node) -> None:
         """A product of vectors ends in a reshape: the product itself gets its name and shape."""
         if node.name != "reshape" or node in self.hidden:
@@ -177,7 +198,7 @@ class _Walk:
             between.append(inner)
             (inner,) = edges_of(inner)
         if (inner.prim is None or inner.prim.show is same or self.uses[inner] > 1
-                or (inner.code, inner.lasti) != (node.code, node.lasti)
+                or place_in_code(inner) != place_in_code(node)
                 or inner in self.names.of_node):
             return
         self.hidden.update(between)
@@ -225,7 +246,9 @@ class _Walk:
         if value is None or self.style.by_hand is not None:
             value = evaluated(node.prim, xs, node.params, self.style)[0]
             self.values[node] = value
-        if node.prim.show is same:
+        if node.name == "reshape":
+            names, numbers = reshaped(names, node.shape), reshaped(numbers, node.shape)
+        elif node.prim.show is same:
             form = f"{node.name}({{}})"
             names, numbers = (form.format(names[0]), 9), (form.format(numbers[0]), 9)
         name = self.names.of_node.get(node)
@@ -249,8 +272,11 @@ class _Walk:
     def _operands(self, node: Node) -> tuple[Any, ...]:
         """The operands as the rules get them, arrays as Syms."""
         made: dict[Node, Any] = {}
-        result = []
+        result: list[Any] = []
         for value, edge in zip(node.saved, node.inputs, strict=True):
+            if edge is None and type(value) is np.ndarray:
+                result.append(self._constant(node, value))
+                continue
             if edge in made:                  # x·x: one operand, written x²
                 result.append(made[edge])
                 continue
@@ -286,10 +312,21 @@ class _Walk:
         return Sym((name, 4 if name[-1] == "ᵀ" else 9), value, self.style,
                    numbers=(text, strength_of(text)))
 
+    def _constant(self, node: Node, value: Any) -> Any:
+        """A comparison was not recorded, since no gradient flows: its text stands in the line."""
+        answers = value.dtype == np.bool_ or (
+            node.name == "mul" and bool(np.all((value == 0) | (value == 1))))
+        if not answers or self.names.constant(value)[0] is not None:
+            return self._operand(value, None)
+        text = condition_text(node.code, node.lasti)
+        return Sym((text, 9), value, self.style) if text else self._operand(value, None)
+
     def _sym(self, node: Node, value: Any, type_: ArrayType) -> Sym:
         """The result of a node under its name; of a hidden one as its operand is written."""
         if node in self.hidden:
             inner = self._operands(node)[0]
+            if node in self.reshaped:
+                return Sym(reshaped(inner.names, node.shape), value, self.style, type=type_)
             return Sym(inner.names, value, self.style, type=type_, numbers=inner.numbers)
         return Sym((self.texts[node], 9), value, self.style, type=type_,
                    numbers=self._numbers(node, value))
@@ -366,6 +403,8 @@ class _Walk:
             if edge is None or pull is None:
                 continue
             term = pull(g, y, *xs, **node.params)
+            if node.name == "reshape":
+                term = restored(term, edge.shape)
             if prim.selects:
                 guarded.add(edge)
             elif node in guarded:
@@ -380,6 +419,8 @@ class _Walk:
                 shape = Sym(("", 9), None, self.style, type=inner.type)
                 back: Any = edge.prim.pulls[0] if edge.prim is not None else None
                 term = back(term, edge, shape, **edge.params)
+                if edge in self.reshaped:
+                    term = restored(term, inner.shape)
                 if edge in guarded:
                     guarded.add(inner)
                 edge = inner
@@ -405,6 +446,19 @@ class _Walk:
                 notes.append(f"{self.texts[node]} has a hook that backward() will run on its "
                              "gradient; it is not run here.")
         return notes
+
+
+def reshaped(shown: Shown, shape: tuple[int, ...]) -> Shown:
+    """`y as 4×3×2`: the same numbers, arranged anew."""
+    sizes = "×".join(map(str, shape)) if len(shape) > 1 else (
+        f"{shape[0]} number{'' if shape[0] == 1 else 's'}" if shape else "one number")
+    return f"{bracket(*shown, 4)} as {sizes}", 0
+
+
+def restored(term: Sym, shape: tuple[int, ...]) -> Sym:
+    """A gradient on its way back through a reshape."""
+    return Sym(reshaped(term.names, shape), term.value, term.style, type=term.type,
+               numbers=reshaped(term.numbers, shape))
 
 
 def guarded_term(term: Any, g: Any) -> Any:
@@ -464,6 +518,11 @@ def check_kept(node: Node) -> None:
                     f"    {write.origin.source()}\nThe numbers of that forward pass no longer "
                     "exist. Call cr.explain(loss) before that line (most often: before "
                     "optimizer.step()).")
+
+
+def place_in_code(node: Node) -> tuple[Any, ...]:
+    """The instruction and module call that made the node."""
+    return node.code, node.lasti, None if node.scope is None else id(node.scope[1])
 
 
 def place_of(node: Node, names: Names) -> Place:

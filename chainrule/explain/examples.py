@@ -41,6 +41,16 @@ class Page:
     def code(self, text: str) -> list[str]:
         return [f"    {line}" if line else "" for line in text.strip().split("\n")]
 
+    def program(self, file: str, text: str) -> list[str]:
+        """The program with the numbers of its lines, to which the steps refer."""
+        lines = [self.heading(file)]
+        for number, line in enumerate(text.strip().split("\n"), 1):
+            margin = len(line) - len(line.lstrip())
+            first, *more = wrapped(line, self.width - 6 - margin) or [""]
+            lines.append(f"  {number:>2}  {' ' * margin}{first}".rstrip())
+            lines += [" " * (10 + margin) + part for part in more]
+        return lines
+
     def prose(self, text: str) -> list[str]:
         return wrapped(text, self.width)
 
@@ -92,7 +102,7 @@ def tell(name: str, page: Page | None = None) -> str:
     page = page or Page()
     example = EXAMPLES[name]
     lines = [page.heading(f"{name.upper()}  {example.title}"), ""]
-    lines += [*page.prose(example.about), ""]
+    lines += [*page.prose(example.about), "", *page.program(f"{name}.py", example.program), ""]
     return "\n".join([*lines, *example.tell(example, name, page)])
 
 
@@ -338,7 +348,6 @@ def _tell_depth(example: Example, name: str, page: Page) -> list[str]:
     final = found(d)["∂L/∂x"]
     return [page.heading("the same factor at every layer"), "", *page.table(rows, right=(1,)), "",
             page.heading(f"{layers} sigmoid layers, one unit each, weight 1"), "",
-            *page.code(example.program), "",
             *page.table(table_rows), "",
             *page.prose(f"σ′(z) = σ(z)(1 − σ(z)) is at most 0.25. So the gradient that has come "
                         f"through {layers - 1} of these layers is at most 0.25^{layers - 1} = "

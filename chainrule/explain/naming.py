@@ -6,8 +6,10 @@ the caller, and the variable to which the recorded line assigned its result.
 
 from __future__ import annotations
 
+import ast
 import dis
 import itertools
+import linecache
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -206,3 +208,65 @@ def assigned_name(code: CodeType, offset: int) -> str:
     """`z` for the instruction that computes the value of the statement `z = w * x + b`."""
     name = assignments(code).get(offset, "")
     return "" if name.startswith("_") else name
+
+
+# ---------------------------------------------------------------- conditions in the user's line
+
+COMPARED = {ast.Lt: "<", ast.LtE: "≤", ast.Gt: ">", ast.GtE: "≥", ast.Eq: "=", ast.NotEq: "≠"}
+SELECTING = ("where", "masked_fill", "masked_fill_", "mul", "multiply")
+JOINED = {ast.BitAnd: "and", ast.BitOr: "or"}
+
+
+def condition_text(code: CodeType | None, offset: int) -> str:
+    """`[w > 1]` for the instruction of `where(w > 1, a, b)`; '' if there is no one condition."""
+    expression = expression_at(code, offset)
+    if isinstance(expression, ast.Call) and _called(expression) in SELECTING:
+        parts = [*expression.args, *[k.value for k in expression.keywords]]
+        if isinstance(expression.func, ast.Attribute):
+            parts.append(expression.func.value)
+    elif isinstance(expression, ast.BinOp):
+        parts = [expression.left, expression.right]
+    else:
+        return ""
+    found = [text for text in map(_condition, parts) if text]
+    return found[0] if len(found) == 1 else ""
+
+
+def _called(call: ast.Call) -> str:
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _condition(part: ast.expr) -> str:
+    """A comparison, or several joined by ~, & and |; '' for anything else."""
+    if isinstance(part, ast.Compare) and len(part.ops) == 1 and type(part.ops[0]) in COMPARED:
+        left, right = ast.unparse(part.left), ast.unparse(part.comparators[0])
+        return f"[{left} {COMPARED[type(part.ops[0])]} {right}]"
+    if isinstance(part, ast.UnaryOp) and isinstance(part.op, ast.Invert):
+        inner = _condition(part.operand)
+        return f"(not {inner})" if inner else ""
+    if isinstance(part, ast.BinOp) and type(part.op) in JOINED:
+        left, right = _condition(part.left), _condition(part.right)
+        return f"({left} {JOINED[type(part.op)]} {right})" if left and right else ""
+    return ""
+
+
+@lru_cache(maxsize=256)
+def expression_at(code: CodeType | None, offset: int) -> ast.expr | None:
+    """The expression that an instruction computes, read from the source file."""
+    if code is None or offset < 0:
+        return None
+    places = list(code.co_positions())
+    if offset // 2 >= len(places):
+        return None
+    first, last, start, end = places[offset // 2]
+    lines = linecache.getlines(code.co_filename)
+    if first is None or last is None or start is None or end is None or last > len(lines):
+        return None
+    texts = [line.encode() for line in lines[first - 1:last]]
+    texts[-1] = texts[-1][:end]
+    texts[0] = texts[0][start:]
+    try:
+        return ast.parse(b"(" + b"".join(texts) + b"\n)", mode="eval").body
+    except SyntaxError:
+        return None

@@ -22,8 +22,18 @@ SYMBOLS = {
     "⊙": "⊙ multiplies element by element",
     "ᵀ": "ᵀ transposes",
     "Σ": "Σ sums over the batch or over what was stretched",
+    "where(": "where(c, a, b) is a where c holds, else b",
+    "onehot(": "onehot(t) is 1 at the class t, else 0",
+    "gather(": "gather(x, i) takes the elements of x at the places i",
+    "scatter_add(": "scatter_add(g, i) adds each element of g at its place i, from 0",
+    "ties(": "ties(x = m) is 1 where x is m; ties share it equally",
+    " as ": "y as 4×3 is y with its numbers, in row-major order, in that shape",
+    " at [": "y at [k] has y at the places k and 0 elsewhere",
+    "~": "~ flips every bit",
+    " & ": "& keeps the bits set in both",
+    " | ": "| keeps the bits set in one of them",
 }
-CONDITION = re.compile(r"\[[^\[\]]* [<>≤≥=≠] ")
+CONDITION = re.compile(r"\[[^\[\]]* ([<>≤≥=≠]) [^\[\]]*(\[[^\[\]]*\][^\[\]]*)*\]")
 
 
 def paint_with(colour: bool) -> Paint:
@@ -53,8 +63,8 @@ def explanation_text(d: Derivation, style: Style, width: int, colour: bool) -> s
     legend = symbols_used(d)
     if legend or d.notes:
         lines.append("")
-        lines += [paint(line, "dim") for text in (*legend, *d.notes)
-                  for line in wrapped(text, width, "  ")]
+        lines += [paint(line, "dim") for line in beside(legend, width)]
+        lines += [paint(line, "dim") for text in d.notes for line in wrapped(text, width, "  ")]
     return "\n".join(lines)
 
 
@@ -62,9 +72,25 @@ def symbols_used(d: Derivation) -> list[str]:
     """One line about the notation, for the symbols that occur."""
     text = "\n".join([s.formula for s in d.forward] + [s.formula for s in d.backward])
     used = [meaning for symbol, meaning in SYMBOLS.items() if symbol in text]
-    if CONDITION.search(text):
-        used.append("[a > b] is 1 where that holds, else 0")
-    return [" · ".join(used)] if used else []
+    condition = CONDITION.search(text)
+    if condition:
+        used.append(f"[a {condition[1]} b] is 1 where that holds, else 0")
+    constants = [one.name for one in d.given if not one.tracked and re.fullmatch(r"c\d+", one.name)]
+    if constants:
+        used.append(f"{', '.join(constants)}: {'arrays' if len(constants) > 1 else 'an array'} of "
+                    "the program without a name")
+    return used
+
+
+def beside(texts: Sequence[str], width: int) -> list[str]:
+    """Remarks one beside the other, as many on a line as fit whole."""
+    lines: list[str] = []
+    for text in texts:
+        if lines and len(lines[-1]) + 3 + len(text) <= width:
+            lines[-1] += f" · {text}"
+        else:
+            lines.append(f"  {text}")
+    return [part for line in lines for part in wrapped(line, width, "  ")]
 
 
 def givens(d: Derivation, style: Style, width: int) -> list[str]:

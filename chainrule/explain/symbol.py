@@ -25,6 +25,9 @@ GRADIENT = 4         # how strongly ∂L/∂w binds: stays whole in a product, g
 FACTORS = ("mul", "keep", "div")        # where a factor 1 is not written
 BETWEEN_ARRAYS = {"mul": show.infix(" ⊙ ", 2), "keep": show.infix(" ⊙ ", 2)}
 
+OF_CONDITIONS = {"bitwise_not": show.prefix("not "), "bitwise_and": show.infix(" and ", 1),
+                 "bitwise_or": show.infix(" or ", 1)}
+
 
 @final
 class Sym(Value):
@@ -124,6 +127,8 @@ def form_of(prim: Primitive, xs: tuple[Any, ...]) -> Callable[..., Shown]:
     """How this application is written."""
     if prim.name == "mul" and xs[0] is xs[1]:
         return squared
+    if prim.name in OF_CONDITIONS and getattr(xs[0], "dtype", None) == np.bool_:
+        return OF_CONDITIONS[prim.name]
     if prim.name in BETWEEN_ARRAYS and all(len(getattr(x, "shape", ())) for x in xs):
         return BETWEEN_ARRAYS[prim.name]
     if prim.show is not None:

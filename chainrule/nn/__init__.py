@@ -1,5 +1,7 @@
 """Neural networks: modules, layers, losses and initial values."""
 
+from chainrule.surface import unknown_name
+
 from . import functional, init, utils
 from .activation import (
     CELU,
@@ -151,3 +153,6 @@ __all__ = [
     "init",
     "utils",
 ]
+
+# Set so that a type checker does not see it: it would believe in every name.
+globals()["__getattr__"] = unknown_name("chainrule.nn", __all__)

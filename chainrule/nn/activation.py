@@ -12,6 +12,7 @@ from . import functional as F
 from .init import constant_
 from .linear import empty_parameter, whole
 from .module import Module
+from .naming import refuse_tensor
 from .parameter import Parameter
 
 
@@ -20,6 +21,7 @@ class _Activation(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
+        refuse_tensor(self, inplace)
         self.inplace = inplace
 
     def extra_repr(self) -> str:
@@ -45,6 +47,7 @@ class LeakyReLU(Module):
 
     def __init__(self, negative_slope: float = 1e-2, inplace: bool = False) -> None:
         super().__init__()
+        refuse_tensor(self, negative_slope)
         self.negative_slope = negative_slope
         self.inplace = inplace
 
@@ -60,6 +63,7 @@ class ELU(Module):
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
+        refuse_tensor(self, alpha)
         self.alpha = alpha
         self.inplace = inplace
 
@@ -96,6 +100,7 @@ class GELU(Module):
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
+        refuse_tensor(self, approximate)
         self.approximate = approximate
 
     def forward(self, input: Tensor) -> Tensor:
@@ -125,6 +130,7 @@ class Softmax(Module):
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
+        refuse_tensor(self, dim)
         self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
@@ -139,6 +145,7 @@ class LogSoftmax(Module):
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
+        refuse_tensor(self, dim)
         self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
@@ -214,6 +221,7 @@ class CELU(Module):
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
+        refuse_tensor(self, alpha)
         self.alpha = alpha
         self.inplace = inplace
 
@@ -274,6 +282,7 @@ class GLU(Module):
 
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
+        refuse_tensor(self, dim)
         self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:
@@ -288,6 +297,7 @@ class Softmin(Module):
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
+        refuse_tensor(self, dim)
         self.dim = dim
 
     def forward(self, input: Tensor) -> Tensor:

@@ -101,6 +101,10 @@ class Sequential(_ModuleSequence):
         else:
             for index, module in enumerate(args):
                 if not isinstance(module, Module):
+                    if isinstance(module, type) and issubclass(module, Module):
+                        raise TypeError(f"Sequential: argument {index} is the class "
+                                        f"{module.__name__}: write nn.{module.__name__}(), with "
+                                        "brackets, to make the layer")
                     raise TypeError(
                         f"Sequential: argument {index} is {type(module).__name__}, not a Module"
                         + (": write Sequential(*layers)" if isinstance(module, list | tuple)

@@ -222,7 +222,7 @@ class ConvTranspose2d(Module):
 
 
 def _single(value: Single) -> tuple[int]:
-    return (value,) if isinstance(value, int) else (tuple(value)[0],)
+    return (value,) if isinstance(value, int) else (next(iter(value)),)
 
 
 def _check_channels(layer: Module, in_channels: int, out_channels: int, groups: int,

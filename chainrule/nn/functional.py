@@ -18,6 +18,7 @@ from chainrule.core.record import new
 from chainrule.prims import window
 from chainrule.prims.shape import place
 from chainrule.shaping import one_hot, pad
+from chainrule.surface import unknown_name
 from chainrule.tensor import Tensor
 
 from .attention import scaled_dot_product_attention
@@ -67,6 +68,9 @@ __all__ = [
     "softmax", "softmin", "softplus", "softsign", "tanh", "tanhshrink", "threshold",
     "triplet_margin_loss", "unfold",
 ]
+
+# Set so that a type checker does not see it: it would believe in every name.
+globals()["__getattr__"] = unknown_name("chainrule.nn.functional", __all__)
 
 Pair = int | Sequence[int]
 
@@ -483,7 +487,7 @@ def _counts(size: int, kernel: int, stride: int, padding: int, inside: int, extr
 def mse_loss(input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None,
              reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """(input − target)²; shapes must be equal."""
-    if weight is None and reduction == "mean":
+    if weight is None and reduction == "mean" and isinstance(input, Tensor):
         try:
             return rows.mse_mean(input, target)
         except (ShapeError, DtypeError):     # other dtypes, or shapes that are explained below
@@ -541,6 +545,9 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     Targets equal to `ignore_index` count for nothing; `weight` (C,) weighs the classes, and the
     mean is over the weights. `label_smoothing` mixes the target with 1/C.
     """
+    if not isinstance(target, Tensor) or not isinstance(input, Tensor):
+        raise DtypeError(f"cross_entropy got {type(input).__name__} and {type(target).__name__}, "
+                         "not two Tensors; convert with cr.tensor(...)")
     if target.dtype.kind == "f":
         return _cross_entropy_of_probabilities(input, target, weight, reduction, label_smoothing)
     shape = input.shape
@@ -610,6 +617,11 @@ def _class_axis(name: str, input: Tensor, target: Tensor) -> int:
     axis = 0 if len(sizes) == 1 else 1
     if not sizes or tuple(target.shape) != sizes[:axis] + sizes[axis + 1:]:
         want = sizes[:axis] + sizes[axis + 1:]
+        if tuple(target.shape) == sizes:
+            raise ShapeError(
+                f"{name} got scores {type_text(input)} and whole numbers {type_text(target)} of "
+                f"the same shape: classes need shape {want}. If these are one-hot: use .argmax(1) "
+                "or .float()")
         raise ShapeError(
             f"{name} got scores {type_text(input)} and classes {type_text(target)}: the classes "
             f"need shape {want}, one for each row of scores")

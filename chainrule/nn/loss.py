@@ -9,6 +9,7 @@ from chainrule.tensor import Tensor
 
 from . import functional as F
 from .module import Module
+from .naming import refuse_tensor
 from .reduction import check_reduction
 
 
@@ -21,6 +22,7 @@ class _Loss(Module):
     def __init__(self, size_average: Any = None, reduce: Any = None,
                  reduction: str = "mean") -> None:
         super().__init__()
+        refuse_tensor(self, size_average, reduce, reduction)
         if size_average is not None or reduce is not None:
             raise SettingError(f"{type(self).__name__}: size_average and reduce are gone; write "
                                "reduction='mean', 'sum' or 'none'")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
 from chainrule.core.bind import state as recording
 from chainrule.core.errors import ChainruleError, SettingError
 from chainrule.core.node import PACKAGE, user_frame, wrote
+from chainrule.device import refuse_cuda, require_cpu
 from chainrule.tensor import Tensor
 from chainrule.tree import register as register_tree
 
 from .display import lines_of, shapes_of, summary_of
 from .hooks import Hook, RemovableHandle, call_with_hooks, register
+from .naming import refuse_tensor
 from .parameter import Parameter
 from .stateless import join, replaced, split
 
@@ -77,7 +80,11 @@ class Module:
     _shapes: Any
     _searched: int
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any) -> None:
+        if args:
+            refuse_tensor(self, *args)
+            raise TypeError(f"{type(self).__name__} takes no arguments, and got {len(args)}: "
+                            "Module keeps nothing of them")
         vars(self).update(
             training=True, _parameters={}, _buffers={}, _modules={},
             _non_persistent_buffers_set=set(), _forward_hooks={}, _forward_pre_hooks={},
@@ -367,6 +374,11 @@ class Module:
         `StateDictError` naming keys that are missing, unexpected (both only if `strict`) or of
         another shape; nothing is changed then. `assign` takes the tensors themselves over.
         """
+        if not isinstance(state_dict, Mapping):
+            better = "cr.load(path) first" if isinstance(state_dict, str | os.PathLike) else (
+                "give model.state_dict()" if isinstance(state_dict, Module) else
+                "a state dict maps names to tensors")
+            raise TypeError(f"load_state_dict got a {_kind(state_dict)}: {better}")
         own = dict(self._saved())
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]
@@ -421,9 +433,7 @@ class Module:
             if isinstance(value, Tensor):
                 dtype = value.dtype
             elif key == "device" or isinstance(value, str) or hasattr(value, "index"):
-                if value is not None and not str(value).startswith("cpu"):
-                    raise SettingError(f"there is no device {str(value)!r}: chainrule computes on "
-                                       "the CPU, and .to() takes a dtype or 'cpu'")
+                require_cpu(value)
             elif value is not None:
                 dtype = value
         if dtype is None:
@@ -459,6 +469,10 @@ class Module:
     def cpu(self) -> Self:
         """Returns the module: it is on the CPU already."""
         return self
+
+    def cuda(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: there is no device but the CPU."""
+        refuse_cuda("module")
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Says of all parameters whether they want gradients; False freezes them."""

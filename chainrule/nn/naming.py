@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from chainrule.core.bind import state as recording
@@ -9,6 +10,7 @@ from chainrule.core.errors import ShapeError
 from chainrule.core.node import scope_path
 from chainrule.tensor import Tensor
 
+from . import functional
 from .display import type_text
 
 
@@ -25,6 +27,22 @@ def described(module: Any) -> str:
     path = path_of(module)
     text = f"{module._get_name()}({module.extra_repr()})"
     return f"{text} {path!r}" if path else text
+
+
+def refuse_tensor(module: Any, *values: Any) -> None:
+    """Raises `TypeError` for a tensor where an option belongs: a call without making the layer."""
+    if not any(isinstance(value, Tensor) for value in values):
+        return
+    name = type(module).__name__
+    given = "pred, y" if name.endswith("Loss") else "x"
+    stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.removesuffix("Loss")).lower()
+    stem = stem.replace("re_lu", "relu")
+    known = [text for text in (stem, f"{stem}_loss", stem.replace("_", ""))
+             if text in functional.__all__]
+    kind = "loss" if name.endswith("Loss") else "layer"
+    also = f", or F.{known[0]}({given})" if known else ""
+    raise TypeError(f"nn.{name} got a tensor where its options belong; make the {kind} first: "
+                    f"nn.{name}()({given}){also}")
 
 
 def misfit(module: Any, input: Tensor, rule: str) -> ShapeError:

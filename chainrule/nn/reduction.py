@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chainrule.core.errors import SettingError, ShapeError
+from chainrule.core.errors import DtypeError, SettingError, ShapeError
 from chainrule.tensor import Tensor
 
 from .display import type_text
@@ -26,8 +26,15 @@ def check_reduction(reduction: str) -> None:
 
 def same_shape(name: str, input: Tensor, target: Tensor) -> None:
     """Raises `ShapeError` unless the shapes are equal."""
+    for role, x in (("input", input), ("target", target)):
+        if not isinstance(x, Tensor):
+            raise DtypeError(f"{name}: the {role} is a {type(x).__name__}, not a Tensor; convert "
+                             f"with cr.tensor({role})")
     if input.shape != target.shape:
+        better = "give one target for each prediction"
+        if input.numel() == target.numel():
+            better = "use target.reshape(input.shape) or input.squeeze(-1)"
         raise ShapeError(
             f"{name} got input {type_text(input)} and target {type_text(target)}: the shapes must "
-            "be equal. Broadcasting them would compare every prediction with every target; use "
-            "target.reshape(input.shape) or input.squeeze(-1)")
+            f"be equal. Broadcasting them would compare every prediction with every target; "
+            f"{better}")

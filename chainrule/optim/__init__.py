@@ -1,10 +1,16 @@
 """Optimisers: each is one update formula, a plain function, beside a fast in-place walk over it."""
 
+from chainrule.surface import unknown_name
+
 from . import lr_scheduler
+from .adadelta import Adadelta
 from .adagrad import Adagrad
 from .adam import Adam, AdamW
 from .optimizer import Optimizer
 from .rmsprop import RMSprop
 from .sgd import SGD
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
+
+# Set so that a type checker does not see it: it would believe in every name.
+globals()["__getattr__"] = unknown_name("chainrule.optim", __all__)

@@ -122,3 +122,21 @@ def adagrad(p: Any, g: Any, total: Any, *, step: Any, lr: Any, lr_decay: float =
         g = g + p * weight_decay
     total = total + g * g
     return p - g / (root(total) + eps) * (lr / (1 + (step - 1) * lr_decay)), total
+
+
+def adadelta(p: Any, g: Any, v: Any, u: Any, *, lr: Any, rho: float = 0.9, eps: float = 1e-6,
+             weight_decay: float = 0.0) -> tuple[Any, Any, Any]:
+    """Adadelta (Zeiler 2012): v ← ρv + (1−ρ)g², d = √(u+ε)/√(v+ε)·g, u ← ρu + (1−ρ)d².
+
+    p ← p − lr·d.
+
+    >>> p, v, u = adadelta(1.0, 0.5, 0.0, 0.0, lr=1.0)
+    >>> round(float(p), 6)
+    0.996838
+    """
+    if weight_decay:
+        g = g + p * weight_decay
+    v = v * rho + g * g * (1 - rho)
+    d = root(u + eps) / root(v + eps) * g
+    u = u * rho + d * d * (1 - rho)
+    return p - d * lr, v, u

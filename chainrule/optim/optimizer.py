@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ class Optimizer:
         if isinstance(params, Tensor):
             raise TypeError(f"{type(self).__name__} got one tensor where it needs an iterable of "
                             "tensors or dicts: put it in a list, [tensor]")
+        if callable(params):        # a module, or its method without brackets
+            name = "model.parameters" if isinstance(params, MethodType) else "the model"
+            raise TypeError(f"{type(self).__name__} got {name} itself: pass model.parameters()")
         if isinstance(params, set | frozenset):
             raise TypeError("parameters in a set have no fixed order from run to run: use a list")
         self.defaults: Group = dict(defaults)
@@ -150,6 +154,7 @@ class Optimizer:
 
     def _check_options(self, group: Group) -> None:
         """Raises `SettingError` for an option that is out of range."""
+        require_numbers(group)
         for key in ("lr", "weight_decay"):
             if key in group:
                 require(group, key, group[key] >= 0, ">= 0")
@@ -338,6 +343,26 @@ def require(group: Group, key: str, holds: Any, rule: str) -> None:
     """Raises `SettingError` naming the option, its value and the rule, unless `holds`."""
     if not bool(holds):
         raise SettingError(f"{key}={group[key]!r} must be {rule}")
+
+
+NUMBERS = ("lr", "weight_decay", "eps", "momentum", "dampening", "alpha", "rho", "lr_decay",
+           "initial_accumulator_value")
+
+
+def require_numbers(group: Group) -> None:
+    """Raises `SettingError` for an option that should be a number, or betas, and is not."""
+    for key in NUMBERS:
+        if key in group and not _is_number(group[key]):
+            raise SettingError(f"{key}={group[key]!r} must be a number")
+    betas = group.get("betas", (0.9, 0.999))
+    if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(map(_is_number, betas)):
+        raise SettingError(f"betas={betas!r} must be two numbers")
+
+
+def _is_number(x: Any) -> bool:
+    if isinstance(x, np.ndarray):
+        return x.size == 1
+    return isinstance(x, int | float | np.number) or (hasattr(x, "numel") and x.numel() == 1)
 
 
 def torch_options(foreach: Any, maximize: bool, differentiable: bool, **more: Any) -> Group:

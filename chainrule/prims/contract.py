@@ -8,7 +8,7 @@ import numpy as np
 
 from chainrule.core.errors import DtypeError, ShapeError
 from chainrule.core.kinds import bilinear, front, fronted, moved
-from chainrule.core.types import ArrayType
+from chainrule.core.types import ArrayType, type_of
 
 from . import show
 from .shape import reshape
@@ -35,6 +35,17 @@ def inner_sizes(name: str, a: Any, b: Any, m: Any, n: Any) -> str:
     if a.ndim >= 2 and n and n[0] == a.shape[-2]:
         return text + "; the first operand transposed (.mT) would fit"
     return text
+
+
+def check_product(a: Any, b: Any) -> None:
+    """Raises unless a @ b, one of them a vector, has equal dtypes and inner sizes."""
+    x, y = type_of(a), type_of(b)
+    if x.dtype != y.dtype:
+        raise DtypeError(f"matmul: cannot multiply {x} by {y}: the dtypes must be equal; convert "
+                         "one with .to(dtype)")
+    m, n = x.shape[-1:], y.shape[-2:-1] if y.ndim > 1 else y.shape
+    if m != n:
+        raise ShapeError(inner_sizes("matmul", x, y, m, n))
 
 
 def matmul_eval(a: Any, b: Any) -> Any:

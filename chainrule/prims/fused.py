@@ -209,8 +209,8 @@ def _linear_eval(x: Any, w: Any, b: Any = None) -> Any:
 
 
 def _linear_bias(g: Any, y: Any, x: Any, w: Any, b: Any = None) -> Any:
-    if g.ndim >= 2 and b.ndim == 1 and b.shape[0] == g.shape[-1]:
-        return special.sum_rows(rows(g))
+    if b.shape == g.shape[-1:] and g.ndim > 1:
+        return special.sum_rows(g if g.ndim == 2 else rows(g))
     return sum_to(g, tuple(b.shape))
 
 

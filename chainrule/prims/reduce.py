@@ -34,7 +34,7 @@ def _extreme_type(name: str) -> Any:
 def _ties(x: Any, y: Any, axes: tuple[int, ...]) -> Any:
     spread = np.expand_dims(y, axes)
     hit = ((x == spread) | ((x != x) & (spread != spread))).astype(x.dtype)
-    return hit / np.add.reduce(hit, axes, keepdims=True)
+    return hit / np.maximum(np.add.reduce(hit, axes, keepdims=True), 1)
 
 
 def _ties_samples(rng: Any) -> Any:

@@ -71,7 +71,7 @@ def quotient(a: Shown, b: Shown, **_: Any) -> Shown:
 
 def limits(a: Shown, min: Any, max: Any) -> Shown:
     """clamp with the limits it has."""
-    given = "".join(f", {sign} {str(limit).replace('-', '−')}"
+    given = "".join(f", {sign} {str(limit).removesuffix('.0').replace('-', '−')}"
                     for sign, limit in (("≥", min), ("≤", max)) if limit is not None)
     return f"clamp({a[0]}{given})", 9
 

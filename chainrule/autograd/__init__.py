@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import numpy as np
 
-from .autodiff.reverse import reverse
-from .core.bind import Value, state
-from .core.cuts import forget_cuts, note_cut, recent_cuts
-from .core.errors import (
+from chainrule.autodiff.reverse import reverse
+from chainrule.core.bind import Value, state
+from chainrule.core.cuts import forget_cuts, note_cut, recent_cuts
+from chainrule.core.errors import (
     GradientError,
     LeafError,
     NoGradientError,
@@ -19,12 +20,12 @@ from .core.errors import (
     ShapeError,
     UnusedError,
 )
-from .core.node import Node, wrote
-from .core.primitive import TABLE
-from .core.record import new
-from .core.types import type_of
+from chainrule.core.node import Node, wrote
+from chainrule.core.primitive import TABLE
+from chainrule.core.record import new
+from chainrule.core.types import type_of
 
-__all__ = ["backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled",
+__all__ = ["Variable", "backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled",
            "is_inference_mode_enabled", "no_grad", "set_grad_enabled"]
 
 
@@ -36,6 +37,17 @@ class _Mode:
 
     recording: int = 1
     inference: bool = False
+
+    def __new__(cls, mode: Any = None) -> Any:
+        """A mode; a function in its place is decorated: `@no_grad` without brackets."""
+        if callable(mode) and cls is not set_grad_enabled:
+            return cls()(mode)
+        if callable(mode):
+            raise TypeError(f"set_grad_enabled({mode!r}): write @set_grad_enabled(False) above a "
+                            "function, or with set_grad_enabled(False):")
+        if mode is not None and cls.__init__ is object.__init__:
+            raise TypeError(f"{cls.__name__}({mode!r}) takes nothing: with {cls.__name__}():")
+        return super().__new__(cls)
 
     def __enter__(self) -> None:
         self._before = (*getattr(self, "_before", ()), (state.recording, state.inference))
@@ -49,14 +61,52 @@ class _Mode:
         self._before = tuple(rest)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        mode = type(self)
+        return decorated(function, self._again)
 
+    def _again(self) -> Any:
+        """A mode like this one, for one call of a decorated function."""
+        return type(self)()
+
+
+def decorated(function: Callable[..., Any], mode: Callable[[], Any]) -> Callable[..., Any]:
+    """`function` in a mode; a generator is in it while its own code runs, not its caller's."""
+    if inspect.isgeneratorfunction(function):
         @wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
+        def generator(*args: Any, **kwargs: Any) -> Any:
             with mode():
-                return function(*args, **kwargs)
+                run = function(*args, **kwargs)
+            return _resumed(run, mode)
 
-        return wrapped
+        return generator
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with mode():
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def _resumed(run: Any, mode: Callable[[], Any]) -> Any:
+    """The values of a generator, each made in a mode of its own."""
+    try:
+        with mode():
+            value = next(run)
+        while True:
+            try:
+                sent = yield value
+            except GeneratorExit:
+                with mode():
+                    run.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  (it is handed to the generator)
+                with mode():
+                    value = run.throw(error)
+            else:
+                with mode():
+                    value = run.send(sent)
+    except StopIteration as end:
+        return end.value
 
 
 class no_grad(_Mode):
@@ -88,6 +138,9 @@ class inference_mode(_Mode):
         if not mode:
             self.recording, self.inference = 1, False
 
+    def _again(self) -> Any:
+        return inference_mode(self.inference)
+
 
 class set_grad_enabled(_Mode):
     """Recording on or off, at once and until the end of a `with` block if used as one."""
@@ -106,13 +159,7 @@ class set_grad_enabled(_Mode):
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         mode = bool(self.recording)
         state.recording, state.inference = self._outer
-
-        @wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with set_grad_enabled(mode):
-                return function(*args, **kwargs)
-
-        return wrapped
+        return decorated(function, lambda: set_grad_enabled(mode))
 
 
 def is_grad_enabled() -> bool:
@@ -123,6 +170,16 @@ def is_grad_enabled() -> bool:
 def is_inference_mode_enabled() -> bool:
     """Is this inside `inference_mode`?"""
     return state.inference
+
+
+def Variable(data: Any, requires_grad: bool = False) -> Any:
+    """The tensor itself, cut from its history: what old programs wrap their tensors in."""
+    if not isinstance(data, Value):
+        raise TypeError(f"Variable wants a tensor, got {type(data).__name__}: tensors need no "
+                        "wrapping, write cr.tensor(data, requires_grad=True)")
+    x: Any = data
+    x = x.detach()
+    return x.requires_grad_() if requires_grad else x
 
 
 # ---------------------------------------------------------------- backward
