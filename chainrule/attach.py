@@ -13,7 +13,6 @@ from . import (
     autograd,
     comparison,
     creation,
-    einsum,
     ops,
     random,
     shaping,
@@ -26,6 +25,7 @@ from .core.node import wrote
 from .core.primitive import TABLE
 from .core.record import direct_function, is_operand, new
 from .core.types import SHORT_NAMES, result_dtype, type_of
+from .einsum import einsum
 from .indexing import fitted, get, parse, put
 from .inplace import assign
 from .rows import Methods, public_rows

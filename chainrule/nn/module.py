@@ -563,7 +563,8 @@ def _warn_hidden(module: Module, path: str, name: str, value: Any, hidden: list[
     inside = "Parameter" if isinstance(hidden[0], Parameter) else "Module"
     better = f"nn.{inside}{'Dict' if isinstance(value, dict) else 'List'}"
     owner = f"{type(module).__name__} {path!r}" if path else type(module).__name__
-    what = "parameters" if inside == "Parameter" else "modules with parameters"
+    many = "" if len(hidden) == 1 else "s"
+    what = f"parameter{many}" if inside == "Parameter" else f"module{many} with parameters"
     warnings.warn(
         f"{owner}.{name} is a plain {kind} with {len(hidden)} {what} that no module registers: "
         "optimisers, state_dict() and to() do not see them, so they would not be trained or "

@@ -187,7 +187,8 @@ def check_dtypes(prim: Primitive, rng: Any) -> None:
         return
     for sample, params in samples_of(prim)[:3]:
         places = [i for i, x in enumerate(sample) if is_array(x)]
-        for chosen in itertools.product((*FLOATS, *WHOLE, float, int), repeat=len(places)):
+        kinds: list[Any] = [*FLOATS, *WHOLE, float, int]
+        for chosen in itertools.product(kinds, repeat=len(places)):
             xs = list(sample)
             for i, dtype in zip(places, chosen, strict=True):
                 if isinstance(dtype, type):
@@ -227,7 +228,7 @@ def check_jvp(prim: Primitive, rng: Any) -> None:
     for xs, params, y, inputs in smooth_samples(prim):
         for chosen in (*[[i] for i in inputs], inputs):
             ts = [draw(rng, x.shape) if i in chosen else None for i, x in enumerate(xs)]
-            moved = slope(lambda s, xs=xs, ts=ts, params=params: value(prim, tuple(
+            moved = slope(lambda s, xs=xs, ts=ts, params=params: value(prim, tuple(  # type: ignore[misc]
                 x if t is None else x + s * t for x, t in zip(xs, ts, strict=True)), params))
             close(tangent(prim, ts, y, xs, params), moved, f"along input {chosen}")
 
@@ -242,7 +243,7 @@ def check_silent(prim: Primitive, rng: Any) -> None:
         for i, x in enumerate(xs):
             if is_float(x) and not has_rule(prim, i):
                 t = draw(rng, x.shape)
-                moved = slope(lambda s, xs=xs, i=i, x=x, t=t, params=params: value(
+                moved = slope(lambda s, xs=xs, i=i, x=x, t=t, params=params: value(  # type: ignore[misc]
                     prim, replaced(xs, i, x + s * t), params))
                 close(np.zeros(moved.shape), moved, f"input {i} has no rule, but the result moves")
 
@@ -486,7 +487,7 @@ def against_slopes(prim: Primitive, xs: Arrays, params: dict[str, Any], rng: Any
             if tuple(gx.shape) != xs[i].shape:
                 raise Failed(f"shapes {shapes}: the gradient of input {i} is {type_of(gx)}")
             t = draw(rng, xs[i].shape)
-            moved = slope(lambda s, i=i, t=t, g=g: np.sum(
+            moved = slope(lambda s, i=i, t=t, g=g: np.sum(  # type: ignore[misc]
                 g * value(prim, replaced(xs, i, xs[i] + s * t), params)))
             close(np.sum(gx._value * t), moved, f"shapes {shapes}, input {i}")
 

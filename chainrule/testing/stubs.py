@@ -103,7 +103,8 @@ def relative(module: str) -> str:
 
 def parameter(p: inspect.Parameter, imports: Imports, function: Callable[..., Any]) -> str:
     """One parameter as it stands in a stub."""
-    star = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+    stars: dict[Any, str] = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}
+    star = stars.get(p.kind, "")
     text = star + p.name
     if p.annotation is not p.empty:
         imports.need(p.annotation, function)
