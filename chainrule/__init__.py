@@ -15,7 +15,7 @@ from typing import Any as _Any
 # operations of this package alone; NumPy code of the user warns as before.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"chainrule\.")
 
-from . import attach, autograd, creation, function, random, rows  # noqa: E402
+from . import autograd, function, random, rows  # noqa: E402
 from .autograd import (  # noqa: E402
     enable_grad,
     inference_mode,
@@ -26,12 +26,13 @@ from .autograd import (  # noqa: E402
 )
 from .core.config import settings  # noqa: E402
 from .core.types import bool_, float16, float32, float64, int32, int64, uint8  # noqa: E402
-from .creation import *  # noqa: E402,F403
 from .device import accelerator, backends, cuda, device  # noqa: E402
+from .functions import attach, creation  # noqa: E402
+from .functions.creation import *  # noqa: E402,F403
+from .functions.surface import FUNCTIONS as _FUNCTIONS  # noqa: E402
+from .functions.surface import unknown_name as _unknown_name  # noqa: E402
 from .random import *  # noqa: E402,F403
 from .rows import *  # noqa: E402,F403
-from .surface import FUNCTIONS as _FUNCTIONS  # noqa: E402
-from .surface import unknown_name as _unknown_name  # noqa: E402
 from .tensor import Size, Tensor  # noqa: E402
 
 if _TYPE_CHECKING:

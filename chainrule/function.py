@@ -15,7 +15,7 @@ from .core.node import Node, Origin, written_after
 from .core.primitive import Primitive, Reads, Variadic
 from .core.record import NO_PARAMS, new, node_here
 from .core.types import ArrayType, type_of
-from .shaping import cat, flatten
+from .functions.shaping import cat, flatten
 
 __all__ = ["Function", "once_differentiable"]
 

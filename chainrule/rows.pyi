@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .core.primitive import Primitive
-from .ops import Extreme
+from .functions.ops import Extreme
 from .tensor import Tensor
 
 Operand = Tensor | float | np.generic | np.ndarray[Any, Any]

@@ -29,10 +29,8 @@ LAYERS = (
     ("autodiff",),
     ("compiler",),
     (
-        "arithmetic", "attach", "autograd", "comparison", "creation", "func", "function",
-        "device", "einsum", "gradcheck", "indexing", "inplace",
-        "jit", "ops", "random", "rows", "shaping", "statistics", "surface", "tensor", "tree",
-        "writing",
+        "autograd", "device", "func", "function", "functions", "gradcheck", "indexing", "inplace",
+        "jit", "random", "rows", "tensor", "tree",
     ),
     ("nn", "optim", "data", "io", "testing", "utils"),
     ("explain", "doctor"),

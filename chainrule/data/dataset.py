@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chainrule.creation import from_numpy
+from chainrule.functions.creation import from_numpy
 from chainrule.random import Generator, randperm
 from chainrule.tensor import Tensor
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.creation import from_numpy, tensor
+from chainrule.functions.creation import from_numpy, tensor
+from chainrule.functions.shaping import stack
 from chainrule.random import Generator, randperm
-from chainrule.shaping import stack
 from chainrule.tensor import Tensor
 
 from .dataset import Indices, IterableDataset

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule.core.errors import ChainruleError, SettingError
-from chainrule.creation import from_numpy
 from chainrule.device import require_cpu
+from chainrule.functions.creation import from_numpy
 from chainrule.tensor import Tensor
 
 from .atomic import write_atomically

@@ -1,6 +1,6 @@
 """Neural networks: modules, layers, losses and initial values."""
 
-from chainrule.surface import unknown_name
+from chainrule.functions.surface import unknown_name
 
 from . import functional, init, utils
 from .activation import (

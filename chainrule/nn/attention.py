@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from chainrule import ops
 from chainrule.core.errors import SettingError
 from chainrule.core.record import new
+from chainrule.functions import ops
 from chainrule.tensor import Tensor
 
 from .noise import dropout

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from chainrule import ops, rows
+from chainrule import rows
 from chainrule.core.errors import SettingError
+from chainrule.functions import ops
 from chainrule.tensor import Tensor
 
 from .reduction import reduced, same_shape

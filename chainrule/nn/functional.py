@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from chainrule import ops, rows
+from chainrule import rows
 from chainrule.autograd import no_grad
 from chainrule.core.errors import DtypeError, IndexingError, SettingError, ShapeError
 from chainrule.core.record import new
+from chainrule.functions import ops
+from chainrule.functions.shaping import one_hot, pad
+from chainrule.functions.surface import unknown_name
 from chainrule.prims import window
 from chainrule.prims.shape import place
-from chainrule.shaping import one_hot, pad
-from chainrule.surface import unknown_name
 from chainrule.tensor import Tensor
 
 from .attention import scaled_dot_product_attention

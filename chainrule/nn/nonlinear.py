@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from chainrule import ops, rows
+from chainrule import rows
 from chainrule.core.errors import SettingError, ShapeError
-from chainrule.shaping import chunk
+from chainrule.functions import ops
+from chainrule.functions.shaping import chunk
 from chainrule.tensor import Tensor
 
 from .display import type_text

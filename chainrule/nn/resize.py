@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from chainrule import ops
 from chainrule.core.errors import SettingError, ShapeError
 from chainrule.core.record import new
+from chainrule.functions import ops
 from chainrule.tensor import Tensor
 
 from .display import type_text

@@ -13,7 +13,7 @@ from chainrule.autograd import no_grad
 from chainrule.core.errors import GradientError, SettingError, ShapeError
 from chainrule.core.node import wrote
 from chainrule.core.record import new
-from chainrule.shaping import cat
+from chainrule.functions.shaping import cat
 from chainrule.tensor import Tensor
 
 

@@ -1,6 +1,6 @@
 """Optimisers: each is one update formula, a plain function, beside a fast in-place walk over it."""
 
-from chainrule.surface import unknown_name
+from chainrule.functions.surface import unknown_name
 
 from . import lr_scheduler
 from .adadelta import Adadelta

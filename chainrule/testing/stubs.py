@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from chainrule import rows
-from chainrule.attach import ALIASES, IN_PLACE
 from chainrule.core.primitive import Primitive
+from chainrule.functions.attach import ALIASES, IN_PLACE
+from chainrule.functions.surface import METHODS
 from chainrule.rows import Methods, public_rows
-from chainrule.surface import METHODS
 
 PACKAGE = rows.__name__.partition(".")[0]
 ROOT = Path(inspect.getfile(rows)).parent
@@ -216,8 +216,8 @@ def rows_text() -> str:
 # ---------------------------------------------------------------- __init__.pyi
 
 # Where constants and classes are looked for, in this order.
-SOURCES = ("core.config", "core.types", "creation", "random", "autograd", "tensor", "rows", "ops",
-           "shaping", "io", "func")
+SOURCES = ("core.config", "core.types", "functions.creation", "random", "autograd", "tensor",
+           "rows", "functions.ops", "functions.shaping", "io", "func")
 NAMED_TYPES = {"bool": "bool_", "float": "float32", "double": "float64", "half": "float16",
                "long": "int64", "int": "int32"}
 

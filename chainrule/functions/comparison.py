@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import rows
-from .core.config import settings
-from .core.errors import DtypeError, ShapeError
-from .core.record import new
-from .core.types import as_dtype, float32, float64, promote, result_dtype, type_of
+from chainrule import rows
+from chainrule.core.config import settings
+from chainrule.core.errors import DtypeError, ShapeError
+from chainrule.core.record import new
+from chainrule.core.types import as_dtype, float32, float64, promote, result_dtype, type_of
+from chainrule.tensor import Tensor, array_from
+
 from .shaping import reshape
 from .surface import axis_of, method, public
-from .tensor import Tensor, array_from
 
 
 @method

@@ -7,12 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .core.errors import ShapeError
-from .core.types import type_of
+from chainrule.core.errors import ShapeError
+from chainrule.core.types import type_of
+from chainrule.tensor import Tensor
+
 from .ops import matmul, stretched
 from .shaping import diagonal
 from .surface import public, row
-from .tensor import Tensor
 
 
 @public

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import rows
-from .core.errors import DtypeError, ShapeError
-from .core.record import new
-from .core.types import int64, promote, result_dtype, type_of
-from .prims.contract import check_product
+from chainrule import rows
+from chainrule.core.errors import DtypeError, ShapeError
+from chainrule.core.record import new
+from chainrule.core.types import int64, promote, result_dtype, type_of
+from chainrule.prims.contract import check_product
+from chainrule.tensor import Tensor
+
 from .shaping import movedim, narrow
 from .surface import FUNCTIONS, METHODS, axes_of, axis_of, method, numpy_names, public, row
-from .tensor import Tensor
 
 
 def as_operand(x: Any) -> Tensor:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .core.errors import DtypeError, IndexingError, ShapeError
-from .core.types import type_of
-from .indexing import fitted, parse, put
+from chainrule.core.errors import DtypeError, IndexingError, ShapeError
+from chainrule.core.types import type_of
+from chainrule.indexing import fitted, parse, put
+from chainrule.tensor import Tensor
+
 from .ops import one_dtype, stretched
 from .shaping import narrow, reshape
 from .surface import axis_of, method, row
-from .tensor import Tensor
 
 
 def _along(axis: int, index: Tensor, what: str) -> tuple[Any, ...]:

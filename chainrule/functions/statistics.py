@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from . import ops, rows
-from .core.errors import SettingError, ShapeError
-from .core.record import new
-from .core.types import type_of
+from chainrule import rows
+from chainrule.core.errors import SettingError, ShapeError
+from chainrule.core.record import new
+from chainrule.core.types import type_of
+from chainrule.tensor import Tensor
+
+from . import ops
 from .ops import Extreme, argmax, argsort, gather, mean, std, where
 from .shaping import narrow, reshape
 from .surface import METHODS, axis_of, method, numpy_names, only_method, public, row
-from .tensor import Tensor
 
 
 @public

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .core.errors import DtypeError, ShapeError
-from .core.record import new
-from .core.types import result_dtype, type_of
-from .indexing import get
+from chainrule.core.errors import DtypeError, ShapeError
+from chainrule.core.record import new
+from chainrule.core.types import result_dtype, type_of
+from chainrule.indexing import get
+from chainrule.tensor import Tensor
+
 from .surface import axes_of, axis_of, method, numpy_names, only_method, public, row
-from .tensor import Tensor
 
 
 def _known(shape: tuple[int, ...], numel: int, x: Tensor) -> tuple[int, ...]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from . import rows
-from .core.errors import DtypeError, ShapeError
-from .core.types import float64, type_of
+from chainrule import rows
+from chainrule.core.errors import DtypeError, ShapeError
+from chainrule.core.types import float64, type_of
+from chainrule.tensor import Tensor
+
 from .ops import as_operand, clamp, matmul, norm, one_dtype, where
 from .shaping import movedim
 from .surface import axis_of, method, public, row
-from .tensor import Tensor
 
 
 @method

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .core.bind import bind
-from .core.errors import IndexingError, ShapeError
-from .core.primitive import TABLE
+from chainrule.core.bind import bind
+from chainrule.core.errors import IndexingError, ShapeError
+from chainrule.core.primitive import TABLE
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

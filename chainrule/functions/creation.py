@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from .core.config import settings
-from .core.errors import DtypeError, SettingError, ShapeError
-from .core.record import new
-from .core.types import as_dtype, float32, float64, int64
-from .device import require_cpu
-from .random import shape_of
+from chainrule.core.config import settings
+from chainrule.core.errors import DtypeError, SettingError, ShapeError
+from chainrule.core.record import new
+from chainrule.core.types import as_dtype, float32, float64, int64
+from chainrule.device import require_cpu
+from chainrule.random import shape_of
+from chainrule.tensor import PRINTED, Tensor, array_from
+
 from .surface import only_method
-from .tensor import PRINTED, Tensor, array_from
 
 __all__ = ["DoubleTensor", "FloatTensor", "LongTensor", "arange", "as_tensor", "asarray", "empty",
            "empty_like", "eye", "from_numpy", "full", "full_like", "get_default_dtype",

@@ -8,29 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from . import (
-    arithmetic,
-    autograd,
-    comparison,
-    creation,
-    ops,
-    random,
-    shaping,
-    statistics,
-    writing,
-)
-from .core.bind import Value, bind
-from .core.errors import DtypeError, GradientError, ShapeError
-from .core.node import wrote
-from .core.primitive import TABLE
-from .core.record import direct_function, is_operand, new
-from .core.types import SHORT_NAMES, result_dtype, type_of
+from chainrule import autograd, random
+from chainrule.core.bind import Value, bind
+from chainrule.core.errors import DtypeError, GradientError, ShapeError
+from chainrule.core.node import wrote
+from chainrule.core.primitive import TABLE
+from chainrule.core.record import direct_function, is_operand, new
+from chainrule.core.types import SHORT_NAMES, result_dtype, type_of
+from chainrule.indexing import fitted, get, parse, put
+from chainrule.inplace import assign
+from chainrule.rows import Methods, public_rows
+from chainrule.tensor import Tensor
+
+from . import arithmetic, comparison, creation, ops, shaping, statistics, writing
 from .einsum import einsum
-from .indexing import fitted, get, parse, put
-from .inplace import assign
-from .rows import Methods, public_rows
 from .surface import FUNCTIONS, METHODS
-from .tensor import Tensor
 
 ALIASES = {"concat": "cat", "concatenate": "cat", "swapaxes": "transpose", "swapdims": "transpose",
            "moveaxis": "movedim", "clip": "clamp", "true_divide": "div", "divide": "div"}

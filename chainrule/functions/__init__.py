@@ -1,0 +1,1 @@
+"""Functions and methods with PyTorch's signatures, made of rows of the table."""
