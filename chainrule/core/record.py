@@ -236,7 +236,10 @@ def is_small(values: Any, y: Any) -> bool:
     limit = settings.keep_small
     if y.size > limit:
         return False
-    return not any(type(value) is ndarray and value.size > limit for value in values)
+    for value in values:  # noqa: SIM110  (a generator would cost more than the loop)
+        if type(value) is ndarray and value.size > limit:
+            return False
+    return True
 
 
 def refuse_inference(prim: Primitive) -> None:

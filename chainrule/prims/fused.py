@@ -304,12 +304,16 @@ def _cross_entropy(x: Any, t: Any) -> Any:
 def _cross_entropy_eval(x: Any, t: Any) -> Any:
     if t.shape != x.shape[:1] or t.dtype.kind not in "iu":
         raise ValueError("shapes or dtypes do not fit")
-    check_range("cross_entropy", t, x.shape[1], 1)
-    shifted_ = x - np.maximum.reduce(x, 1, keepdims=True)
-    own = shifted_[np.arange(x.shape[0]), t]
-    np.exp(shifted_, out=shifted_)
-    losses = np.log(np.add.reduce(shifted_, 1)) - own
-    return np.asarray(np.add.reduce(losses) / x.dtype.type(x.shape[0]))
+    n, classes = x.shape
+    # As unsigned numbers negative classes are huge, so that one look finds both ends.
+    if t.dtype != np.int64 or (n and t.view(np.uint64).max() >= classes):
+        check_range("cross_entropy", t, classes, 1)
+    shifted = x - np.maximum.reduce(x, 1)[:, None] if n else x.copy()
+    own = shifted[special.counting(n), t]
+    np.exp(shifted, shifted)
+    losses = np.log(np.add.reduce(shifted, 1))
+    losses -= own
+    return np.asarray(np.add.reduce(losses) / x.dtype.type(n))
 
 
 def _cross_entropy_type(x: ArrayType, t: ArrayType) -> ArrayType:
@@ -324,9 +328,12 @@ def _cross_entropy_pull(g: Any, y: Any, x: Any, t: Any) -> Any:
 
 
 def _cross_entropy_fast(g: Any, y: Any, x: Any, t: Any) -> Any:
-    p = softmax_eval(x, 1)
-    p[np.arange(p.shape[0]), t] -= p.dtype.type(1)
-    return np.multiply(p, g / p.dtype.type(p.shape[0]), p)
+    n = x.shape[0]
+    p = x - np.maximum.reduce(x, 1)[:, None] if n else x.copy()
+    np.exp(p, p)
+    p /= np.add.reduce(p, 1)[:, None]
+    p[special.counting(n), t] -= p.dtype.type(1)
+    return np.multiply(p, g / p.dtype.type(n), p)
 
 
 cross_entropy_mean = composite("cross_entropy_mean", definition=_cross_entropy,

@@ -220,3 +220,17 @@ def sum_rows(x: Any) -> Any:
             _ROWS.clear()
         ones = _ROWS[n] = np.ones(n, x.dtype)
     return ones.dot(x)
+
+
+_COUNTING: dict[int, Any] = {}
+
+
+def counting(n: int) -> Any:
+    """0 … n − 1, kept for the sizes that are asked for again and again."""
+    found = _COUNTING.get(n)
+    if found is None:
+        if len(_COUNTING) > 64:
+            _COUNTING.clear()
+        found = _COUNTING[n] = np.arange(n)
+        found.flags.writeable = False
+    return found
