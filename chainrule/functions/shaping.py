@@ -158,6 +158,8 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     if len(set(sources)) != len(sources) or len(set(places)) != len(places) or (
             len(sources) != len(places)):
         raise ShapeError(f"movedim: {source} to {destination} does not name distinct axes in pairs")
+    if input.ndim == 0:
+        return input
     order = [i for i in range(input.ndim) if i not in sources]
     for place, axis in builtins.sorted(zip(places, sources, strict=True)):
         order.insert(place, axis)
@@ -240,6 +242,8 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
     axes = tuple(axis_of(d, input.ndim, "flip") for d in _sizes(dims))
     if len(set(axes)) != len(axes):
         raise ShapeError(f"flip: an axis appears twice in {list(_sizes(dims))}")
+    if input.ndim == 0:
+        return input.clone()
     return row("flip", input, axes=axes)  # type: ignore[no-any-return]
 
 
