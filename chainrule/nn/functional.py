@@ -93,17 +93,19 @@ def pair(value: Pair, name: str = "value") -> tuple[int, int]:
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, x), element by element; the derivative at 0 is 0."""
-    return written(rows.relu(input), input, inplace)
+    return written(lambda input: rows.relu(input), input, inplace)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else negative_slope·x."""
-    return written(rows.leaky_relu(input, negative_slope=negative_slope), input, inplace)
+    return written(
+        lambda input: rows.leaky_relu(input, negative_slope=negative_slope),
+        input, inplace)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha·(eˣ − 1) (Clevert et al. 2016)."""
-    return written(rows.elu(input, alpha=alpha), input, inplace)
+    return written(lambda input: rows.elu(input, alpha=alpha), input, inplace)
 
 
 def tanh(input: Tensor) -> Tensor:
@@ -130,7 +132,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x·sigmoid(x), also called swish."""
-    return written(rows.silu(input), input, inplace)
+    return written(lambda input: rows.silu(input), input, inplace)
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:

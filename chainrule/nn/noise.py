@@ -20,7 +20,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True,
         raise SettingError(f"dropout: p={p!r} must be between 0 and 1")
     if not training or p == 0:
         return input
-    return written(input * _kept(input, tuple(input.shape), p), input, inplace)
+    return written(lambda input: input * _kept(input, tuple(input.shape), p), input, inplace)
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True,
@@ -29,7 +29,9 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True,
     if not training or p == 0:
         return input
     shape = tuple(input.shape)
-    return written(input * _kept(input, (*shape[:2], *([1] * len(shape[2:]))), p), input, inplace)
+    return written(
+        lambda input: input * _kept(input, (*shape[:2], *([1] * len(shape[2:]))), p),
+        input, inplace)
 
 
 def _kept(input: Tensor, shape: tuple[int, ...], p: float) -> Tensor:

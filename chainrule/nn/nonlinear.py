@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from chainrule import rows
 from chainrule.core.errors import SettingError, ShapeError
 from chainrule.functions import ops
 from chainrule.functions.shaping import chunk
+from chainrule.inplace import assign
 from chainrule.tensor import Tensor
 
 from .display import type_text
@@ -16,12 +18,11 @@ from .display import type_text
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-def written(value: Tensor, input: Tensor, inplace: bool) -> Tensor:
-    """The value, written into the input's memory if `inplace`."""
+def written(make: Callable[[Tensor], Tensor], input: Tensor, inplace: bool) -> Tensor:
+    """make(input), written into the input's memory if `inplace`; the rules keep the old values."""
     if inplace:
-        result: Tensor = input.copy_(value)
-        return result
-    return value
+        return assign(input, make, "an activation with inplace=True")  # type: ignore[no-any-return]
+    return make(input)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0,
@@ -29,7 +30,9 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0,
     """x limited to [min_val, max_val]; the derivative at the limits is 0."""
     if min_val > max_val:
         raise SettingError(f"hardtanh: min_val={min_val!r} must not be above max_val={max_val!r}")
-    return written(rows.hardtanh(input, min_val=min_val, max_val=max_val), input, inplace)
+    return written(
+        lambda input: rows.hardtanh(input, min_val=min_val, max_val=max_val),
+        input, inplace)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -39,29 +42,29 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """relu6(x + 3)/6: a sigmoid of three straight lines."""
-    return written(relu6(input + 3.0) / 6.0, input, inplace)
+    return written(lambda input: relu6(input + 3.0) / 6.0, input, inplace)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x·relu6(x + 3)/6 (Howard et al. 2019)."""
-    return written(input * hardsigmoid(input), input, inplace)
+    return written(lambda input: input * hardsigmoid(input), input, inplace)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """scale·elu(x, alpha) with the constants of Klambauer et al. 2017."""
-    return written(rows.elu(input, alpha=SELU_ALPHA) * SELU_SCALE, input, inplace)
+    return written(lambda input: rows.elu(input, alpha=SELU_ALPHA) * SELU_SCALE, input, inplace)
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha·(exp(x/alpha) − 1) (Barron 2017)."""
     if alpha == 0:
         raise SettingError("celu: alpha=0 divides by zero")
-    return written(rows.elu(input / alpha) * alpha, input, inplace)
+    return written(lambda input: rows.elu(input / alpha) * alpha, input, inplace)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x·tanh(softplus(x)) (Misra 2019)."""
-    return written(input * rows.tanh(rows.softplus(input)), input, inplace)
+    return written(lambda input: input * rows.tanh(rows.softplus(input)), input, inplace)
 
 
 def softsign(input: Tensor) -> Tensor:
@@ -76,7 +79,7 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else `value`."""
-    return written(ops.where(input <= threshold, value, input), input, inplace)
+    return written(lambda input: ops.where(input <= threshold, value, input), input, inplace)
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
