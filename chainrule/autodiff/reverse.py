@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import node as clock
-from chainrule.core.bind import Value, state
+from chainrule.core.bind import Value
 from chainrule.core.config import settings
 from chainrule.core.errors import (
     FreedGraphError,
@@ -244,20 +244,3 @@ def overwritten(node: Node, what: str, write: Write) -> OverwrittenError:
         f"  saved at       {saved}\n      {saved.source()}\n"
         f"  overwritten at {wrote} by {write.what}\n      {wrote.source()}\n"
         "Write the change as a new tensor (x = x + 1 instead of x += 1), or change a clone().")
-
-
-def recording_off() -> Any:
-    """For rules run on Tensors without recording them."""
-    return _Recording(0)
-
-
-class _Recording:
-    def __init__(self, mode: int) -> None:
-        self.mode = mode
-
-    def __enter__(self) -> None:
-        self.before = state.recording
-        state.recording = self.mode
-
-    def __exit__(self, *exc: Any) -> None:
-        state.recording = self.before

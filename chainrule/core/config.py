@@ -43,7 +43,7 @@ def _count(value: Any) -> Any:
     return int(value) if str(value).isdigit() else None
 
 
-SHOW_CHANNELS = ("graph", "backward")
+SHOW_CHANNELS = ("graph",)
 
 
 def _channels(value: Any) -> Any:

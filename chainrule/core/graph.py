@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -290,11 +290,3 @@ def _value(tree: ast.expr, env: dict[str, Any]) -> Any:
         if tree.func.id in BY_SHORT_NAME:
             return new(np.array(args[0], BY_SHORT_NAME[tree.func.id]).reshape(args[1]))
     raise GraphError(f"cannot read {ast.unparse(tree)!r} in the text of a graph")
-
-
-def count_rows(nodes: Iterable[Node]) -> dict[str, int]:
-    """How often each row is applied."""
-    counts: dict[str, int] = {}
-    for node in nodes:
-        counts[node.name] = counts.get(node.name, 0) + 1
-    return counts

@@ -93,10 +93,6 @@ def placeholder(type_: ArrayType) -> Any:
     return new(None, node_here(None, (), NO_PARAMS, (), None, UNREAD, type_.shape, type_.dtype))
 
 
-def is_abstract(x: Any) -> bool:
-    return isinstance(x, Value) and x._value is None  # type: ignore[attr-defined]
-
-
 def broadcast_edge(node: Node, shape: tuple[int, ...], code: Any, lasti: int) -> Node:
     """The edge of an operand that NumPy stretched to `shape`; no array is made."""
     return Node(TABLE["broadcast"], (node,), {"shape": shape}, (node,), None,

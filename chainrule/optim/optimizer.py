@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from types import MethodType
@@ -368,10 +367,3 @@ def _is_number(x: Any) -> bool:
 def torch_options(foreach: Any, maximize: bool, differentiable: bool, **more: Any) -> Group:
     """The options PyTorch keeps in every group; all but `maximize` choose among its own loops."""
     return {"maximize": maximize, "foreach": foreach, "differentiable": differentiable, **more}
-
-
-def warn_once(seen: set[str], key: str, text: str) -> None:
-    """Warns with `text` the first time `key` comes up in `seen`."""
-    if key not in seen:
-        seen.add(key)
-        warnings.warn(text, UserWarning, stacklevel=4)

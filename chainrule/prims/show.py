@@ -42,12 +42,6 @@ def function(name: str) -> Callable[..., Shown]:
     return show
 
 
-def postfix(symbol: str) -> Callable[..., Shown]:
-    def show(a: Shown, **_: Any) -> Shown:
-        return f"{bracket(*a, 4)}{symbol}", 4
-    return show
-
-
 def indicator(symbol: str) -> Callable[..., Shown]:
     """[a > b], one where it holds and zero elsewhere."""
     def show(a: Shown, b: Shown, **_: Any) -> Shown:
