@@ -29,9 +29,14 @@ def leaf(x: Any) -> Any:
     if x._node is not None:
         before, state.recording = state.recording, state.recording or 1
         try:
-            return TABLE["identity"](x)
+            tensor = TABLE["identity"](x)
         finally:
             state.recording = before
+        if tensor._value is None:
+            tensor._node.plan = None          # a start of gradients, whether x was one or not
+            if state.capture is not None:
+                state.capture.starts.add(tensor._node)
+        return tensor
     tensor = new(x._value)
     tensor._node = leaf_node(tensor, tensor._value.shape, tensor._value.dtype)
     return tensor

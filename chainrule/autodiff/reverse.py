@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import node as clock
-from chainrule.core.bind import Value
+from chainrule.core.bind import Value, state
 from chainrule.core.config import settings
 from chainrule.core.errors import (
     FreedGraphError,
@@ -68,7 +68,17 @@ def reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None = N
 
     `roots` are pairs of a node and its cotangent: arrays, or Tensors if `on_tensors`. What rules
     read is then `connected` to the graph, or constant where only the cotangents may be tracked.
+    What the rules record has the place and module of the node they belong to.
     """
+    scope = state.scope
+    try:
+        return _reverse(roots, wanted, retain_graph, on_tensors, connected)
+    finally:
+        state.scope = scope
+
+
+def _reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None, retain_graph: bool,
+             on_tensors: bool, connected: bool) -> dict[Node, Any]:
     live: set[Node] | None = None
     stop: frozenset[Node] = frozenset()
     if wanted is not None:
@@ -110,6 +120,9 @@ def reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None = N
             pulls = prim.pulls
             saved: Any = operands(node, connected)
             y = output(node, connected)
+            outer = node.scope
+            place = (node.code, node.lasti) if node.code is not None else None
+            state.scope = (None, None, place) if outer is None else (*outer[:2], place)
         else:
             pulls = prim.array_pulls
             saved = node.saved

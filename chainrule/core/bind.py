@@ -19,6 +19,7 @@ class State(threading.local):
     recording  0 nothing, 1 what the backward rules read, 2 every value
     scope      the chain of modules being called: (outer scope, module, place), innermost first;
                place is the user's line as (code, offset) while only code of the package runs
+    capture    the run without numbers of a compiled function, if this thread is in one
     """
 
     recording: int = 1
@@ -26,6 +27,7 @@ class State(threading.local):
     scope: Any = None
     tracing: str = ""
     draws: Any = None
+    capture: Any = None
 
 
 state = State()

@@ -43,7 +43,16 @@ def _count(value: Any) -> Any:
     return int(value) if str(value).isdigit() else None
 
 
-SHOW_CHANNELS = ("graph",)
+def _threads(value: Any) -> Any:
+    count = _count(value)
+    return count if count is not None and count <= 64 else None
+
+
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, str | os.PathLike) else None
+
+
+SHOW_CHANNELS = ("graph", "arrays", "kernels", "memory", "llvm")
 
 
 def _channels(value: Any) -> Any:
@@ -63,6 +72,17 @@ SWITCHES = {
                "them", _count),
         Switch("show", ", ".join(SHOW_CHANNELS), (),
                "print what a stage produced, to standard error", _channels),
+        Switch("compile", "native, numpy, off", "native",
+               "how compiled functions run: as machine code, row by row in NumPy, or as if they were "
+               "not compiled", lambda v: v if v in ("native", "numpy", "off") else None),
+        Switch("num_threads", "a whole number from 1 to 64, or 0 for what the machine offers", 0,
+               "how many threads a compiled function uses at first", _threads),
+        Switch("cache", "true, false", True,
+               "keep machine code on disk for the next process", _truth),
+        Switch("cache_dir", "a directory, or nothing for the user's cache directory", "",
+               "where machine code is kept", _path),
+        Switch("cache_size", "a whole number", 256,
+               "MiB of machine code to keep at most", _count),
     )
 }
 
@@ -80,6 +100,11 @@ class Settings:
     verify: bool
     keep_small: int
     show: tuple[str, ...]
+    compile: str
+    num_threads: int
+    cache: bool
+    cache_dir: str
+    cache_size: int
 
     def __init__(self) -> None:
         for switch in SWITCHES.values():

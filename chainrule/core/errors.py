@@ -80,3 +80,11 @@ class GraphError(ChainruleError, AssertionError):
 
 class RuleError(ChainruleError, AssertionError):
     """A row of the table that is not what it claims; found by the conformance check."""
+
+
+class MissingPackageError(ChainruleError, ImportError):
+    """An optional package that is needed now is not installed."""
+
+
+class BuildError(ChainruleError, RuntimeError):
+    """Text that LLVM refuses, or code that cannot be linked; a fault of chainrule."""

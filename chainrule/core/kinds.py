@@ -96,7 +96,8 @@ def elementwise(name: str, *, eval: Callable[..., Any], partials: Any = None, pu
                 arguments: tuple[str, ...] | None = None, at: dict[Any, Any] | None = None,
                 show: Any = None, public: str = "", kinks: Any = None, selects: bool = False,
                 fast_pulls: tuple[Rule | None, ...] = (),
-                check: Callable[..., None] | None = None, doc: str) -> Primitive:
+                check: Callable[..., None] | None = None, lower: Rule | None = None,
+                doc: str) -> Primitive:
     """A row that acts on each element alone.
 
     Give `partials`, the derivatives dy/dx as functions of (y, *xs) or as numbers, or `pulls`, the
@@ -137,7 +138,7 @@ def elementwise(name: str, *, eval: Callable[..., Any], partials: Any = None, pu
         name, "elementwise", eval, infer, rules, jvp, batch,
         samples or draws(count, *domain, params=(options or {},)), show, at or {}, False,
         promote, promoted, options or {}, arguments or argument_names(count), public or name, None,
-        kinks, selects, fast_pulls, doc, check))
+        kinks, selects, fast_pulls, doc, check, lower))
 
 
 def argument_names(count: int) -> tuple[str, ...]:
@@ -164,7 +165,8 @@ def pull_from_partial(partial: Any) -> Rule | None:
 
 def linear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayType],
            transpose: Rule, batch: Rule, samples: Samples, view: bool = False,
-           variadic: bool = False, show: Any = None, public: str = "", doc: str) -> Primitive:
+           variadic: bool = False, show: Any = None, public: str = "", lower: Rule | None = None,
+           doc: str) -> Primitive:
     """A row that is linear in its input (in all of them together, if variadic).
 
     `transpose(g, x, **params)` is the cotangent of x; of a variadic row
@@ -183,12 +185,12 @@ def linear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayTyp
 
     return register(Primitive(name, "linear", eval, infer, pulls, jvp, batch, samples, show,
                               {}, view, "", None, {}, ("input",), public, None, None, False, (),
-                              doc))
+                              doc, None, lower))
 
 
 def bilinear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayType],
              slots: tuple[Rule, Rule], batch: Rule, samples: Samples, show: Any = None,
-             public: str = "", doc: str) -> Primitive:
+             public: str = "", lower: Rule | None = None, doc: str) -> Primitive:
     """A row linear in each of two inputs; `slots[i](g, a, b)` is the cotangent of input i."""
     def pull(slot: Rule) -> Rule:
         return lambda g, y, a, b, **params: slot(g, a, b, **params)
@@ -199,7 +201,7 @@ def bilinear(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayT
 
     return register(Primitive(name, "bilinear", eval, infer, tuple(map(pull, slots)), jvp, batch,
                               samples, show, {}, False, "", None, {}, ("input", "other"), public,
-                              None, None, False, (), doc))
+                              None, None, False, (), doc, None, lower))
 
 
 # ---------------------------------------------------------------- composite and general
@@ -211,7 +213,7 @@ def composite(name: str, *, definition: Rule, samples: Samples,
               options: dict[str, Any] | None = None, arguments: tuple[str, ...] = ("input",),
               promote: str = "", show: Any = None, at: dict[Any, Any] | None = None,
               public: str = "", kinks: Any = None, fast_pulls: tuple[Rule | None, ...] = (),
-              doc: str) -> Primitive:
+              lower: Rule | None = None, doc: str) -> Primitive:
     """A function made of other rows; `definition` is its meaning, its tangent and its batching.
 
     With `pulls` it is one node on the tape, evaluated by `eval`; without, its parts are recorded.
@@ -223,15 +225,16 @@ def composite(name: str, *, definition: Rule, samples: Samples,
     return register(Primitive(
         name, "composite", eval or definition, infer or derived_infer, pulls, None, None, samples,
         show, at or {}, False, promote, None, options or {}, arguments, public or name, definition,
-        kinks, False, fast_pulls, doc))
+        kinks, False, fast_pulls, doc, None, lower))
 
 
 def general(name: str, *, eval: Callable[..., Any], infer: Callable[..., ArrayType], pulls: Any,
             jvp: Rule | None, batch: Rule, samples: Samples, view: bool = False,
             promote: str = "", show: Any = None, arguments: tuple[str, ...] = ("input",),
             options: dict[str, Any] | None = None, public: str = "", kinks: Any = None,
-            at: dict[Any, Any] | None = None, doc: str) -> Primitive:
+            at: dict[Any, Any] | None = None, lower: Rule | None = None,
+            doc: str) -> Primitive:
     """A row whose rules are all written by hand."""
     return register(Primitive(name, "general", eval, infer, pulls, jvp, batch, samples, show,
                               at or {}, view, promote, None, options or {}, arguments, public, None,
-                              kinks, False, (), doc))
+                              kinks, False, (), doc, None, lower))

@@ -59,6 +59,8 @@ class Primitive:
     fast_pulls  NumPy-only twins of `pulls` for eager speed, checked against them; None: no twin
     check    (*operands before promotion): raises for operands that PyTorch refuses
     selects  does it choose elements, so that what is not chosen must get no gradient, not even NaN?
+    lower    how compiled code computes it: (e, *lanes, **params) -> lane, with e the emitter; the
+             lanes have their operators. NotImplemented where the compiler must call eval instead
     """
 
     name: str
@@ -83,6 +85,7 @@ class Primitive:
     fast_pulls: tuple[Rule | None, ...] = ()
     doc: str = ""
     check: Callable[..., None] | None = None
+    lower: Rule | None = None
     _reads: dict[tuple[bool, ...], Reads] = field(default_factory=dict, repr=False)
 
     def __call__(self, *xs: Any, **params: Any) -> Any:

@@ -29,6 +29,10 @@ ndarray = np.ndarray
 NO_PARAMS: dict[str, Any] = {}
 TRACKED = (True,)
 UNREAD = Reads((), 0)            # plan of a traced node whose results carry no gradient
+INPUT = Reads((), 0)             # plan of a traced input that asks for none
+LEAKED = Reads((), 0)            # plan of what is left of a traced tensor when its trace is over
+
+tracers = 0                      # how many threads are running a function to compile it
 
 # The class of the user's handle; set by tensor.py, which stands above this package.
 HANDLE: list[Any] = []
@@ -57,7 +61,8 @@ def new(value: Any, node: Node | None = None) -> Any:
 class Extra:
     """What few tensors have: a name, a place in a family of views, the inference mark."""
 
-    __slots__ = ("after_grad", "children", "inference", "name", "parent", "view_of")
+    __slots__ = ("after_grad", "alias_of", "aliases", "children", "inference", "name", "parent",
+                 "view_of")
 
     def __init__(self) -> None:
         self.parent: Any = None            # the tensor this one is a view of
@@ -65,6 +70,8 @@ class Extra:
         self.children: list[Any] = []      # weak references to the views of this tensor
         self.name: str = ""
         self.inference = False
+        self.alias_of: Any = None          # in a compiled function: what it shares memory with
+        self.aliases: list[Any] = []       # and weak references to those it is shared with
         self.after_grad: dict[int, Any] | None = None     # post-accumulate hooks
 
 
@@ -79,8 +86,9 @@ def node_here(prim: Primitive | None, inputs: tuple[Node | None, ...], params: d
               saved: tuple[Any, ...], out: Any, plan: Any,
               shape: tuple[int, ...], dtype: Any) -> Node:
     """A node that remembers the user's line that is running."""
-    code, lasti = user_place(sys._getframe(1))
-    return Node(prim, inputs, params, saved, out, plan, shape, dtype, code, lasti, state.scope)
+    scope = state.scope
+    code, lasti = (scope and scope[2]) or user_place(sys._getframe(1))
+    return Node(prim, inputs, params, saved, out, plan, shape, dtype, code, lasti, scope)
 
 
 def leaf_node(tensor: Any, shape: tuple[int, ...], dtype: Any) -> Node:
@@ -104,6 +112,8 @@ def broadcast_edge(node: Node, shape: tuple[int, ...], code: Any, lasti: int) ->
 
 def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Apply `prim` to Tensors, arrays and numbers."""
+    if tracers and state.capture is not None:
+        xs = state.capture.operands(xs)
     if len(xs) == 1 and prim.pulls:
         dtype = xs[0].dtype
         if dtype is float32 or dtype is float64 or not prim.promote:
@@ -350,6 +360,10 @@ def trace(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     plan = None if state.recording else UNREAD
     # handles of their own: the user's may get another node by an in-place operation
     saved = tuple([new(x._value, x._node) if isinstance(x, Value) else x for x in xs])  # type: ignore[attr-defined]
+    if state.capture is not None:
+        plan, saved = state.capture.recorded(prim, edges, saved, out)
+    else:
+        refuse_leaked(edges)
     result = new(None, node_here(prim, edges, params, saved, None, plan, out.shape, out.dtype))
     return related(prim, xs[0], params, result) if prim.view else result
 
@@ -365,12 +379,39 @@ def stretched(x: Any, shape: tuple[int, ...]) -> Any:
 def refuse_number(what: str) -> TracedValueError:
     """The error for asking a traced tensor for its number."""
     where = Origin.now()
+    if state.tracing == "compile":
+        return TracedValueError(
+            f"{what} at {where} asks for the number in a tensor, but a compiled function is run by "
+            f"Python only once, without numbers; later calls do what was recorded then.\n"
+            f"    {where.source()}\n"
+            "Choose between values with cr.where(condition, a, b) instead of a Python `if`. Return "
+            "what .item(), .numpy(), print() or a test of convergence need, and do that outside "
+            "the function. A number that decides how to compute can be an argument: it is compiled "
+            "for each of its values.")
+    if not state.tracing:
+        return TracedValueError(
+            f"{what} at {where} asks for the number in a tensor that has none: it was kept (in a "
+            f"list, an attribute or a variable) from inside a function that was run without "
+            f"numbers, by cr.compile or vmap.\n    {where.source()}\n"
+            "Return it from that function instead.")
     return TracedValueError(
         f"{what} at {where} asks for the number in a tensor, but "
-        f"{state.tracing or 'a transformation'} runs this function once without numbers, for all "
+        f"{state.tracing} runs this function once without numbers, for all "
         f"of them together.\n    {where.source()}\n"
         "Write the choice with cr.where(condition, a, b) instead of a Python `if`, and move "
         ".item(), .numpy(), print() and NumPy calls outside the function.")
+
+
+def refuse_leaked(edges: Any) -> None:
+    """Raise if an operand is left over from a trace that ended."""
+    for edge in edges:
+        if edge is not None and edge.plan is LEAKED:
+            raise TracedValueError(
+                f"a tensor without numbers is used at {Origin.now()}: it was made at {edge.origin} "
+                f"inside a compiled function and kept (in a list, an attribute or a variable).\n"
+                f"    {edge.origin.source()}\n"
+                "Python runs a compiled function only once, so what it stores is not updated by "
+                "later calls. Return the tensor from the function instead.")
 
 
 # ---------------------------------------------------------------- the short paths

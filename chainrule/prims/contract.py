@@ -72,4 +72,5 @@ matmul = bilinear("matmul", eval=matmul_eval, infer=matmul_type,
     batch=_batch,
     samples=lambda rng: [((rng.normal(size=(2, 3)), rng.normal(size=(3, 4))), {}),
                          ((rng.normal(size=(5, 2, 3)), rng.normal(size=(5, 3, 4))), {})],
-    show=show.infix(" @ ", 2), doc="The matrix product over the last two axes.")
+    show=show.infix(" @ ", 2), lower=lambda e, a, b: e.contract(a, b),
+    doc="The matrix product over the last two axes.")

@@ -11,7 +11,7 @@ import numpy as np
 
 from chainrule.core.errors import DtypeError, ShapeError
 from chainrule.core.kinds import composite, general, moved
-from chainrule.core.types import ArrayType
+from chainrule.core.types import ArrayType, int64
 
 from . import show, special
 from .contract import matmul
@@ -284,6 +284,12 @@ mse_mean = composite("mse_mean", definition=_mse, eval=_mse_eval, infer=_mse_typ
     doc="The mean of (input − target)².")
 
 
+def _one_hot_lower(e: Any, t: Any, classes: int, dtype: Any) -> Any:
+    shape = (*t.shape, classes)
+    here = e.broadcast(e.reshape(t, (*t.shape, 1)), shape)
+    return e.cast(eq(e.cast(here, int64), e.count(shape, len(shape) - 1)), dtype)
+
+
 one_hot = general("one_hot", pulls=(None,), jvp=None, public="",
     eval=lambda t, classes, dtype: (t[..., None] == np.arange(classes)).astype(dtype),
     infer=lambda t, classes, dtype: ArrayType((*t.shape, classes), np.dtype(dtype)),
@@ -291,7 +297,7 @@ one_hot = general("one_hot", pulls=(None,), jvp=None, public="",
         one_hot(moved(xs[0], ax[0] or 0), classes=classes, dtype=dtype), 0),
     samples=lambda rng: [((rng.integers(0, 3, 4),), {"classes": 3, "dtype": np.dtype("f8")}),
                          ((rng.integers(0, 2, (2, 3)),), {"classes": 2, "dtype": np.dtype("f4")})],
-    show=lambda t, classes, dtype: (f"onehot({t[0]})", 9),
+    lower=_one_hot_lower, show=lambda t, classes, dtype: (f"onehot({t[0]})", 9),
     doc="1 at the class that t names, else 0, along a new last axis.")
 
 

@@ -50,6 +50,11 @@ def _gather(x: Any, index: Any, axis: int) -> Any:
     return np.take_along_axis(x, index, axis)
 
 
+def _along_axis(e: Any, shape: tuple[int, ...], index: Any, axis: int) -> list[Any]:
+    """For each axis the index of a gather: its own, and on `axis` the given one."""
+    return [index if d == axis else e.axis(d, shape) for d in range(len(shape))]
+
+
 def _along_batch(row: Any, xs: Sequence[Any], ax: Axes, axis: int, **params: Any) -> Any:
     return row(*fronted(xs, ax), axis=axis + 1, **params), 0
 
@@ -64,6 +69,8 @@ gather = general("gather", eval=_gather, infer=_gather_type,
     jvp=lambda ts, y, x, i, axis: gather(ts[0], i, axis=axis),
     batch=lambda xs, ax, axis: _along_batch(gather, xs, ax, axis),
     samples=_gather_samples, arguments=("input", "index"),
+    lower=lambda e, x, i, axis: e.pick(x, i.shape, _along_axis(e, i.shape, i, axis), False,
+                                       "gather"),
     doc="y[i][j] = x[index[i][j]][j] along axis 0, and so on for other axes.")
 
 
@@ -87,6 +94,9 @@ scatter_add = general("scatter_add", eval=_scatter_add,
                          ((rng.normal(size=(2, 5)), rng.integers(0, 3, (2, 5))),
                           {"axis": 1, "size": 3})],
     arguments=("input", "index"), public="",
+    lower=lambda e, x, i, axis, size: e.scatter(
+        None, (*x.shape[:axis], size, *x.shape[axis + 1:]), x, _along_axis(e, x.shape, i, axis),
+        True, False, "scatter_add"),
     doc="Zeros to which every x[i][j] is added at [index[i][j]][j] along the axis.")
 
 # ---------------------------------------------------------------- points: index and index_add
@@ -110,6 +120,34 @@ def _index(x: Any, *indices: Any) -> Any:
         raise
 
 
+def _at_points(e: Any, shape: tuple[int, ...], indices: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """The shape of x[indices] and, for each axis of x, its index there."""
+    points = np.broadcast_shapes(*[i.shape for i in indices])
+    whole = (*points, *shape[len(indices):])
+    lined = []
+    for i in indices:
+        i = e.reshape(i, (*i.shape, *[1] * (len(shape) - len(indices))))
+        lined.append(e.broadcast(i, whole))
+    return whole, [*lined, *[e.axis(len(points) + d, whole)
+                             for d in range(len(shape) - len(indices))]]
+
+
+def _index_lower(e: Any, x: Any, *indices: Any) -> Any:
+    whole, where = _at_points(e, x.shape, indices)
+    return e.pick(x, whole, where, True, "indexing")
+
+
+def _index_add_lower(e: Any, x: Any, *indices: Any, shape: tuple[int, ...]) -> Any:
+    whole, where = _at_points(e, shape, indices)
+    return e.scatter(None, shape, e.broadcast(x, whole), where, True, True, "indexing")
+
+
+def _index_put_lower(e: Any, x: Any, values: Any, *indices: Any) -> Any:
+    whole, where = _at_points(e, x.shape, indices)
+    return e.scatter(x, x.shape, e.broadcast(e.cast(values, x.dtype), whole), where, False, True,
+                     "indexing")
+
+
 def _numbered(size: int, indices: Sequence[Any], index_axes: Axes) -> list[Any]:
     """The points of a batch: the batch's own number becomes the first index."""
     lined = aligned(indices, index_axes) if any(a is not None for a in index_axes) else indices
@@ -131,7 +169,7 @@ index = general("index", eval=_index, infer=_index_type,
     samples=lambda rng: [((rng.normal(size=(4, 3)), rng.integers(0, 4, 5)), {}),
                          ((rng.normal(size=(4, 3, 2)), rng.integers(0, 4, (2, 2)),
                            rng.integers(-3, 3, 2)), {})],
-    arguments=("input", "index"), public="",
+    arguments=("input", "index"), public="", lower=_index_lower,
     doc="x at points: the i-th index array counts along axis i; repeats are allowed.")
 
 
@@ -183,7 +221,7 @@ index_add = general("index_add", eval=_index_add,
     samples=lambda rng: [((rng.normal(size=(5, 3)), rng.integers(0, 4, 5)), {"shape": (4, 3)}),
                          ((rng.normal(size=(2, 2)), rng.integers(0, 4, (2, 2)),
                            rng.integers(0, 3, 2)), {"shape": (4, 3)})],
-    arguments=("input", "index"), public="",
+    arguments=("input", "index"), public="", lower=_index_add_lower,
     doc="Zeros of the given shape to which x is added at points.")
 
 
@@ -220,5 +258,5 @@ index_put = general("index_put", eval=_index_put, infer=lambda a, v, *i: a,
                            rng.permutation(4)[:2]), {}),
                          ((rng.normal(size=(4, 3)), rng.normal(size=2),
                            rng.permutation(4)[:2], rng.integers(0, 3, 2)), {})],
-    arguments=("input", "values", "index"), public="",
+    arguments=("input", "values", "index"), public="", lower=_index_put_lower,
     doc="x with the values written at points; of several writes to one place the last stays.")

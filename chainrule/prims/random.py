@@ -6,6 +6,7 @@ state advances linearly, so any word can be had directly. A compiled step can dr
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,40 @@ def _uniform(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return bits
 
 
+def _uniform_lower(e: Any, key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The same words, each from its own number: start + n·γ, mixed."""
+    if np.dtype(dtype).itemsize < 4:
+        return NotImplemented
+    count = math.prod(shape)
+    seed, offset = (e.slice(key, (i,)) for i in range(2))
+    start = e.map("random_start", _start, seed, offset, dtype=key.dtype, cost=12)
+    number = e.count((count,), 0)
+    made = e.map("random_number", lambda r, n, s: _number(r, n, s, np.dtype(dtype)), number,
+                 e.broadcast(start, (count,)), dtype=np.dtype(dtype), cost=14, key=str(dtype))
+    return e.reshape(made, shape)
+
+
+def _start(r: Any, seed: Any, offset: Any) -> Any:
+    return _mixed(r, seed) + (offset + 1) * _signed(GAMMA)
+
+
+def _number(r: Any, n: Any, start: Any, dtype: Any) -> Any:
+    word = _mixed(r, n * _signed(GAMMA) + start)
+    kept = 53 if dtype == np.float64 else 24
+    return r.cast(r.bitwise("lshr", word, 64 - kept), dtype) * 2.0**-kept
+
+
+def _mixed(r: Any, z: Any) -> Any:
+    """`mix` on a lane."""
+    z = (z ^ r.bitwise("lshr", z, 30)) * _signed(_MIX_1)
+    z = (z ^ r.bitwise("lshr", z, 27)) * _signed(_MIX_2)
+    return z ^ r.bitwise("lshr", z, 31)
+
+
+def _signed(word: Any) -> int:
+    return int(word.view(np.int64))
+
+
 def _batch(xs: Any, axes: Any, shape: Any, dtype: Any) -> Any:
     raise BatchingError("random keys cannot be batched; draw outside vmap, or pass "
                      "randomness='same' or 'different' to vmap")
@@ -58,7 +93,7 @@ def _batch(xs: Any, axes: Any, shape: Any, dtype: Any) -> Any:
 
 bits = general("uniform", eval=_uniform,
     infer=lambda key, shape, dtype: ArrayType(tuple(shape), np.dtype(dtype)),
-    pulls=(None,), jvp=None, batch=_batch, arguments=("key",),
+    pulls=(None,), jvp=None, batch=_batch, arguments=("key",), lower=_uniform_lower,
     samples=lambda rng: [((np.array([7, 0]),), {"shape": (2, 3), "dtype": np.dtype("f8")}),
                          ((np.array([7, 5]),), {"shape": (4,), "dtype": np.dtype("f4")})],
     doc="Numbers uniform in [0, 1), a pure function of the key (seed, words drawn before).")

@@ -12,7 +12,7 @@ from chainrule.core.kinds import composite, fronted, general, moved
 from chainrule.core.types import ArrayType, bool_, int64
 
 from . import show
-from .elementwise import identity, logaddexp
+from .elementwise import eq, identity, isnan, logaddexp, maximum
 from .shape import concatenate, shifted, slice_, sum_, sum_type, unsum
 
 Axes = Sequence[int | None]
@@ -37,6 +37,12 @@ def _ties(x: Any, y: Any, axes: tuple[int, ...]) -> Any:
     return hit / np.maximum(np.add.reduce(hit, axes, keepdims=True), 1)
 
 
+def _ties_lower(e: Any, x: Any, y: Any, axes: tuple[int, ...]) -> Any:
+    spread = unsum(y, x, axes)
+    hit = e.cast(eq(x, spread) | (isnan(x) & isnan(spread)), x.dtype)
+    return hit / unsum(maximum(e.reduce("sum", hit, axes), 1), x, axes)
+
+
 def _ties_samples(rng: Any) -> Any:
     x, tied = rng.normal(size=(2, 3)), np.array([[1.0, 2.0, 2.0], [0.5, 0.5, 0.5]])
     return [((x, x.max(1)), {"axes": (1,)}), ((tied, tied.max(1)), {"axes": (1,)}),
@@ -47,7 +53,7 @@ ties = general("ties", eval=_ties, infer=lambda x, y, axes: x, pulls=(None, None
     batch=lambda xs, ax, axes: (
         ties(*fronted(xs, ax), axes=shifted(axes)), 0),
     samples=_ties_samples, arguments=("input", "extreme"),
-    show=lambda x, y, axes: (f"ties({x[0]} = {y[0]})", 9),
+    lower=_ties_lower, show=lambda x, y, axes: (f"ties({x[0]} = {y[0]})", 9),
     doc="1/ties at each place that attains the extreme, else 0; a NaN belongs to the NaNs.")
 
 
@@ -60,6 +66,7 @@ def _extreme(name: str, eval: Any, word: str) -> Any:
         samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (1,)}),
                              ((rng.normal(size=(2, 3)),), {"axes": (0, 1)}),
                              ((rng.normal(size=(2, 3, 2)),), {"axes": (1,)})],
+        lower=lambda e, x, axes: e.reduce(word, x, axes),
         show=lambda a, axes: (f"{word}({a[0]})", 9),
         kinks=lambda x, axes: x == np.expand_dims(eval(x, axes), axes),
         doc=f"The {word} over the given axes; ties share the gradient equally.")
@@ -78,6 +85,7 @@ def _positions(name: str, eval: Any, word: str) -> Any:
         batch=lambda xs, ax, axis: (row(moved(xs[0], ax[0] or 0), axis=axis + 1), 0),
         samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
                              ((rng.normal(size=(2, 3)),), {"axis": 0})],
+        lower=lambda e, x, axis: e.reduce(name, x, (axis,), int64),
         doc=f"The position of the first {word} along an axis; not differentiable.")
     return row
 
@@ -131,6 +139,7 @@ def _truth(name: str, eval: Any, word: str) -> Any:
         pulls=(None,), jvp=None, public="",
         batch=lambda xs, ax, axes: (row(moved(xs[0], ax[0] or 0), axes=shifted(axes)), 0),
         samples=lambda rng: [((rng.uniform(size=(2, 3)) > 0.5,), {"axes": (1,)})],
+        lower=lambda e, x, axes: e.reduce(name, e.cast(x, bool_), axes),
         doc=f"Are {word} elements along the axes non-zero?")
     return row
 

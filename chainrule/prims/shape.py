@@ -59,6 +59,7 @@ broadcast = linear("broadcast", view=True, show=show.same,
     samples=lambda rng: [((rng.normal(size=3),), {"shape": (2, 3)}),
                          ((rng.normal(size=()),), {"shape": (2, 3)}),
                          ((rng.normal(size=(3, 1)),), {"shape": (2, 3, 4)})],
+    lower=lambda e, x, shape: e.broadcast(x, shape),
     doc="The array repeated along new leading axes and axes of size 1.")
 
 
@@ -88,7 +89,7 @@ sum_ = linear("sum",
                          ((rng.normal(size=(2, 3, 4)),), {"axes": (0, 2)}),
                          ((rng.normal(size=(2, 3)),), {"axes": ()})],
     show=lambda a, axes: (f"Σ {show.bracket(*a, 2)}", 2), public="",
-    doc="The sum over the given axes.")
+    lower=lambda e, x, axes: e.reduce("sum", x, axes), doc="The sum over the given axes.")
 
 # ---------------------------------------------------------------- rearranging
 
@@ -106,6 +107,7 @@ reshape = linear("reshape", eval=lambda x, shape: x.reshape(shape), view=True, s
         reshape(moved(xs[0], ax[0] or 0), shape=(xs[0].shape[ax[0] or 0], *shape)), 0),
     samples=lambda rng: [((rng.normal(size=(2, 6)),), {"shape": (3, 4)}),
                          ((rng.normal(size=(1,)),), {"shape": ()})],
+    lower=lambda e, x, shape: e.reshape(x, shape),
     doc="The same numbers in row-major order under another shape.")
 
 
@@ -119,7 +121,7 @@ permute = linear("permute", eval=lambda x, order: x.transpose(order), view=True,
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"order": (1, 0)}),
                          ((rng.normal(size=(2, 3, 4)),), {"order": (2, 0, 1)})],
     show=lambda a, order: (f"{show.bracket(*a, 9)}ᵀ", 4),
-    doc="The axes in another order.")
+    lower=lambda e, x, order: e.permute(x, order), doc="The axes in another order.")
 
 
 def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
@@ -135,7 +137,7 @@ flip = linear("flip", eval=lambda x, axes: np.flip(x, axes).copy(), infer=lambda
     batch=lambda xs, ax, axes: (flip(moved(xs[0], ax[0] or 0), axes=shifted(axes)), 0),
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axes": (1,)}),
                          ((rng.normal(size=(2, 3)),), {"axes": (0, 1)})],
-    doc="The order along the given axes reversed.")
+    lower=lambda e, x, axes: e.flip(x, axes), doc="The order along the given axes reversed.")
 
 # ---------------------------------------------------------------- slice and place
 
@@ -160,7 +162,7 @@ slice_ = linear("slice", eval=_slice, view=True, infer=slice_type,
                          ((rng.normal(size=(4, 5)),), {"key": (2,)}),
                          ((rng.normal(size=(4, 5)),), {"key": (slice(None), None, 3)})],
     show=lambda a, key: (f"{show.bracket(*a, 9)}[{key_text(key)}]", 9),
-    doc="x[key] for whole numbers, slices and None.")
+    lower=lambda e, x, key: e.slice(x, key), doc="x[key] for whole numbers, slices and None.")
 
 
 def key_text(key: Key) -> str:
@@ -191,6 +193,7 @@ place = linear("place", eval=_place, batch=_place_batch,
                           {"shape": (4, 5), "key": (slice(1, 3), slice(None, None, 2))}),
                          ((rng.normal(size=5),), {"shape": (4, 5), "key": (2,)})],
     show=lambda a, shape, key: (f"{show.bracket(*a, 9)} at [{key_text(key)}]", 1),
+    lower=lambda e, x, shape, key: e.place(x, shape, key),
     doc="Zeros of the given shape with x at [key]; zero padding is a case of it.")
 
 # ---------------------------------------------------------------- diagonals
@@ -227,6 +230,7 @@ diagonal = linear("diagonal", eval=_diagonal, view=True, infer=diagonal_type,
         diagonal(moved(xs[0], ax[0] or 0), offset=offset, axes=_ahead(axes)), 0),
     samples=lambda rng: [((rng.normal(size=(3, 4)),), {"offset": 1, "axes": (0, 1)}),
                          ((rng.normal(size=(3, 2, 4)),), {"offset": -1, "axes": (2, 0)})],
+    lower=lambda e, x, offset, axes: e.diagonal(x, offset, axes),
     doc="The elements on a diagonal of two axes, as the last axis.")
 undiagonal = linear("undiagonal", eval=_undiagonal,
     infer=lambda a, shape, offset, axes: ArrayType(tuple(shape), a.dtype),
@@ -238,6 +242,7 @@ undiagonal = linear("undiagonal", eval=_undiagonal,
                           {"shape": (3, 4), "offset": 1, "axes": (0, 1)}),
                          ((rng.normal(size=(2, 3)),),
                           {"shape": (3, 2, 4), "offset": -1, "axes": (2, 0)})],
+    lower=lambda e, x, shape, offset, axes: e.undiagonal(x, shape, offset, axes),
     doc="Zeros of the given shape with x on a diagonal of two axes.")
 
 # ---------------------------------------------------------------- joining
@@ -266,7 +271,7 @@ concatenate = linear("concatenate", variadic=True,
     batch=lambda xs, ax, axis: (concatenate(*fronted(xs, ax), axis=axis + 1), 0),
     samples=lambda rng: [((rng.normal(size=(2, 3)), rng.normal(size=(2, 1)),
                            rng.normal(size=(2, 2))), {"axis": 1})],
-    doc="Arrays joined along an axis.")
+    lower=lambda e, *xs, axis: e.concatenate(xs, axis), doc="Arrays joined along an axis.")
 
 # ---------------------------------------------------------------- running sum
 
@@ -276,4 +281,4 @@ cumsum = linear("cumsum", eval=lambda x, axis: np.add.accumulate(x, axis, dtype=
     batch=lambda xs, ax, axis: (cumsum(moved(xs[0], ax[0] or 0), axis=axis + 1), 0),
     samples=lambda rng: [((rng.normal(size=(2, 3)),), {"axis": 1}),
                          ((rng.normal(size=(2, 3)),), {"axis": 0})],
-    doc="The running sum along an axis.")
+    lower=lambda e, x, axis: e.scan(x, axis), doc="The running sum along an axis.")

@@ -171,10 +171,113 @@ def _conv_weight_samples(rng: Any) -> Any:
         {**p, "kernel": (3, 2)}) for p in _settings(rng)]
 
 
+# ---------------------------------------------------------------- compiled: the same by products
+
+
+def _window_view(e: Any, x: Any, kernel: Pair, stride: Pair, dilation: Pair, height: int,
+                 width: int) -> Any:
+    """(N, C, H', W', kh, kw), a view of x."""
+    shape = (*x.shape[:2], height, width, *kernel)
+    h = e.axis(2, shape).times(stride[0]).add(e.axis(4, shape).times(dilation[0]))
+    w = e.axis(3, shape).times(stride[1]).add(e.axis(5, shape).times(dilation[1]))
+    return e.view(x, shape, (e.axis(0, shape), e.axis(1, shape), h, w))
+
+
+def _pad_lower(e: Any, x: Any, padding: Pair) -> Any:
+    if padding == (0, 0):
+        return x
+    shape = (*x.shape[:2], x.shape[2] + 2 * padding[0], x.shape[3] + 2 * padding[1])
+    return e.place(x, shape, (slice(None), slice(None), slice(padding[0], padding[0] + x.shape[2]),
+                              slice(padding[1], padding[1] + x.shape[3])))
+
+
+def _group(e: Any, x: Any, axis: int, groups: int) -> Any:
+    """Axis `axis` as (groups, rest), the groups in front."""
+    split = (*x.shape[:axis], groups, x.shape[axis] // groups, *x.shape[axis + 1:])
+    order = (axis, *[d for d in range(len(split)) if d != axis])
+    return e.permute(e.reshape(x, split), order)
+
+
+def _columns_lower(e: Any, x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
+                   groups: int, height: int, width: int) -> Any:
+    """(groups, N·H'·W', C/groups·kh·kw)."""
+    view = _window_view(e, _pad_lower(e, x, padding), kernel, stride, dilation, height, width)
+    split = _group(e, view, 1, groups)                       # (g, N, C/g, H', W', kh, kw)
+    rows = e.permute(split, (0, 1, 3, 4, 2, 5, 6))
+    n, c = x.shape[:2]
+    return e.reshape(rows, (groups, n * height * width, c // groups * kernel[0] * kernel[1]))
+
+
+def _kernel_rows(e: Any, w: Any, groups: int) -> Any:
+    """(groups, O/groups, C/groups·kh·kw)."""
+    return e.reshape(w, (groups, w.shape[0] // groups, w.shape[1] * w.shape[2] * w.shape[3]))
+
+
+def _image_rows(e: Any, g: Any, groups: int) -> Any:
+    """(N, O, H', W') as (groups, O/groups, N·H'·W')."""
+    n, o, height, width = g.shape
+    split = _group(e, g, 1, groups)                          # (g, N, O/g, H', W')
+    return e.reshape(e.permute(split, (0, 2, 1, 3, 4)), (groups, o // groups, n * height * width))
+
+
+def _conv_lower(e: Any, x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair,
+                groups: int) -> Any:
+    n, o, height, width = _conv_type(x.type, w.type, stride, padding, dilation, groups).shape
+    columns = _columns_lower(e, x, w.shape[2:], stride, padding, dilation, groups, height, width)
+    last = (0, 2, 1)
+    y = e.contract(_kernel_rows(e, w, groups), e.permute(columns, last))
+    split = e.reshape(y, (groups, o // groups, n, height, width))
+    return e.reshape(e.permute(split, (2, 0, 1, 3, 4)), (n, o, height, width))
+
+
+def _conv_input_lower(e: Any, g: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair,
+                      groups: int, size: Pair) -> Any:
+    n, _, height, width = g.shape
+    kh, kw = w.shape[2:]
+    channels = w.shape[1] * groups
+    columns = e.contract(e.permute(_kernel_rows(e, w, groups), (0, 2, 1)),
+                         _image_rows(e, g, groups))
+    parts = e.permute(e.reshape(columns, (channels, kh, kw, n, height, width)),
+                      (3, 0, 4, 5, 1, 2))
+    whole = (n, channels, size[0] + 2 * padding[0], size[1] + 2 * padding[1])
+    full = _unwindows_lower(e, parts, (kh, kw), stride, dilation, whole)
+    return e.slice(full, (slice(None), slice(None), slice(padding[0], padding[0] + size[0]),
+                          slice(padding[1], padding[1] + size[1])))
+
+
+def _conv_weight_lower(e: Any, x: Any, g: Any, stride: Pair, padding: Pair, dilation: Pair,
+                       groups: int, kernel: Pair) -> Any:
+    height, width = g.shape[2:]
+    columns = _columns_lower(e, x, kernel, stride, padding, dilation, groups, height, width)
+    w = e.contract(_image_rows(e, g, groups), columns)
+    return e.reshape(w, (g.shape[1], x.shape[1] // groups, *kernel))
+
+
+def _unwindows_lower(e: Any, parts: Any, kernel: Pair, stride: Pair, dilation: Pair,
+                     shape: tuple[int, ...]) -> Any:
+    """(N, C, H', W', kh, kw) added up where they came from, one place of the window at a time."""
+    every = slice(None)
+    pieces = []
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            part = e.slice(parts, (every, every, every, every, i, j))
+            h = e.axis(2, part.shape).times(stride[0]).plus(i * dilation[0])
+            w = e.axis(3, part.shape).times(stride[1]).plus(j * dilation[1])
+            pieces.append((part, (e.axis(0, part.shape), e.axis(1, part.shape), h, w)))
+    return e.assemble(shape, parts.dtype, pieces, fill=True, add=True)
+
+
+def _windows_lower(e: Any, x: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Any:
+    shape = _windows_type(x.type, kernel, stride, dilation).shape
+    view = _window_view(e, x, kernel, stride, dilation, *shape[2:4])
+    return e.reshape(view, shape)
+
+
 conv2d = bilinear("conv2d", eval=_conv, infer=_conv_type,
     slots=(lambda g, x, w, **p: conv2d_input(g, w, size=tuple(x.shape[2:]), **p),
            lambda g, x, w, **p: conv2d_weight(x, g, kernel=tuple(w.shape[2:]), **p)),
     batch=_fold_batch(lambda: conv2d, 0), samples=_conv_samples, public="_conv2d",
+    lower=_conv_lower,
     doc="Cross-correlation of (N, C, H, W) images with (O, C/groups, kh, kw) kernels.")
 conv2d_input = bilinear("conv2d_input", eval=_conv_input,
     infer=lambda g, w, size, groups, **p: ArrayType((g.shape[0], w.shape[1] * groups, *size),
@@ -182,6 +285,7 @@ conv2d_input = bilinear("conv2d_input", eval=_conv_input,
     slots=(lambda h, g, w, size, **p: conv2d(h, w, **p),
            lambda h, g, w, size, **p: conv2d_weight(h, g, kernel=tuple(w.shape[2:]), **p)),
     batch=_fold_batch(lambda: conv2d_input, 0), samples=_conv_input_samples,
+    lower=_conv_input_lower,
     doc="The transpose of conv2d in its image: the transposed convolution.")
 conv2d_weight = bilinear("conv2d_weight", eval=_conv_weight,
     infer=lambda x, g, kernel, groups, **p: ArrayType(
@@ -189,6 +293,7 @@ conv2d_weight = bilinear("conv2d_weight", eval=_conv_weight,
     slots=(lambda h, x, g, kernel, **p: conv2d_input(g, h, size=tuple(x.shape[2:]), **p),
            lambda h, x, g, kernel, **p: conv2d(x, h, **p)),
     batch=_fold_batch(lambda: conv2d_weight, 2), samples=_conv_weight_samples,
+    lower=_conv_weight_lower,
     doc="The transpose of conv2d in its kernel.")
 
 # ---------------------------------------------------------------- windows for pooling
@@ -225,11 +330,14 @@ windows = linear("windows", eval=_windows, infer=_windows_type,
     batch=_channel_batch(lambda: windows),
     samples=lambda rng: [((rng.normal(size=(1, 2, 5, 6)),),
                           {"kernel": (2, 3), "stride": (2, 1), "dilation": (1, 2)})],
-    doc="The windows of an image: (N, C, H, W) to (N, C, H', W', kh·kw).")
+    lower=_windows_lower, doc="The windows of an image: (N, C, H, W) to (N, C, H', W', kh·kw).")
 unwindows = linear("unwindows", eval=_unwindows,
     infer=lambda a, size, **p: ArrayType((*a.shape[:2], *size), a.dtype),
     transpose=lambda g, x, size, **p: windows(g, **p), batch=_channel_batch(lambda: unwindows),
     samples=lambda rng: [((rng.normal(size=(1, 2, 2, 2, 6)),),
                           {"kernel": (2, 3), "stride": (2, 1), "dilation": (1, 2),
                            "size": (5, 6)})],
+    lower=lambda e, x, kernel, stride, dilation, size: _unwindows_lower(
+        e, e.reshape(x, (*x.shape[:4], *kernel)), kernel, stride, dilation,
+        (*x.shape[:2], *size)),
     doc="Windows added up where they came from.")

@@ -1,0 +1,276 @@
+"""How a matrix product is computed: orientation, tile, blocks and what is packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from chainrule.compiler.contract_kernel import BYTES, PIECE
+
+Strides = tuple[int, int, int]
+
+# A modest second cache, and what one way of a cache holds, in bytes.
+LEVEL2 = 1 << 20
+LEVEL2_WAY = 1 << 16
+LEVEL1_WAY = 1 << 12
+# A last tile overlaps the one before where that repeats at most this part of the work.
+WASTE = 0.05
+# Bytes of packed Y that a unit holds in the second cache.
+GROUP = 1 << 19
+# Terms of k that one pass over a block of C adds, at most about this many.
+DEPTH = 512
+
+
+class Product(NamedTuple):
+    """C[b, r, v] = sum_k X[b, r, k] * Y[b, k, v]; vectors run along v. Strides in elements.
+
+    `swapped`: X is the caller's B transposed, Y the caller's A transposed.
+    """
+
+    dtype: str
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+    x: Strides
+    y: Strides
+    c: Strides
+    swapped: bool
+
+
+class Plan(NamedTuple):
+    """Choices for a Product.
+
+    Tiles of `height` rows and panels of `vectors` vectors cover C; a last one that does not fit
+    overlaps the one before (`overlap_rows`, `overlap_columns`) or has a kernel of its own. `block`
+    is how many terms of k are added at a time. `row_blocks` x `column_blocks` units of work per
+    batch item. `pack_x`: "", "unit" (by each unit, a tile at a time) or "phase" (before all units).
+    `pack_y`: each unit packs its panels. `through`: C is contiguous along the rows, a block is
+    stored transposed.
+    """
+
+    product: Product
+    lanes: int
+    height: int
+    vectors: int
+    overlap_rows: bool
+    overlap_columns: bool
+    block: int
+    row_blocks: int
+    column_blocks: int
+    pack_x: str
+    pack_y: bool
+    through: bool
+
+    @property
+    def width(self) -> int:
+        """Columns of a panel."""
+        return self.lanes * self.vectors
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.product.rows // self.height)
+
+    @property
+    def panels(self) -> int:
+        return -(-self.product.columns // self.width)
+
+    @property
+    def strips(self) -> bool:
+        """Do all panels of a unit meet a tile before the next tile comes, or the other way?"""
+        return _strips(self.product, self.vectors, bool(self.pack_x), self.pack_y)
+
+    @property
+    def unit(self) -> bool:
+        """Do neighbouring rows of X, as the tile reads it, lie side by side?"""
+        return bool(self.pack_x) or self.product.x[1] == 1
+
+
+def _strips(product: Product, vectors: int, pack_x: bool, pack_y: bool) -> bool:
+    # All of a small Y is near; then it is C that should be walked along its rows.
+    small = product.depth * product.columns * BYTES[product.dtype] <= 1 << 15
+    return pack_x or pack_y or vectors == 1 or small or product.rows <= 2
+
+
+def choose(product: Product, lanes: int, registers: int, finish: bool) -> Plan:
+    """The plan of least estimated time for one orientation."""
+    least = PIECE // BYTES[product.dtype]
+    while lanes > least and lanes // 2 >= product.columns:
+        lanes //= 2
+    best: tuple[float, Plan] | None = None
+    for plan in _plans(product, lanes, registers, finish):
+        estimate = cycles(plan)
+        # A plan that comes later must earn it.
+        if best is None or estimate < 0.985 * best[0]:
+            best = estimate, plan
+    assert best is not None
+    return best[1]
+
+
+def _plans(product: Product, lanes: int, registers: int, finish: bool) -> Iterator[Plan]:
+    rows, columns = product.rows, product.columns
+    size = BYTES[product.dtype]
+    packings = [False]
+    if product.y[2] != 1 and columns > 1:
+        packings = [True]
+    elif rows > 8 and strain(product.y[1] * size, product.depth, 4):
+        packings = [False, True]
+    for pack_x in (False, True):
+        if pack_x and (rows == 1 or columns <= lanes):
+            continue
+        seen = set()
+        broadcast = (pack_x or product.x[1] == 1) and lanes * size == 64
+        for height, vectors in shapes(rows, registers, broadcast):
+            tall, wide = min(height, rows), min(vectors, -(-columns // lanes))
+            if (tall, wide) in seen:
+                continue
+            seen.add((tall, wide))
+            for pack_y in packings:
+                yield plan(product, lanes, tall, wide, pack_x, pack_y, finish)
+
+
+def shapes(rows: int, registers: int, broadcast: bool) -> list[tuple[int, int]]:
+    """Shapes of tiles, in rows and vectors, that fit the registers; the preferred ones first.
+
+    `broadcast`: a multiplication can spread a number of X over the lanes, as it can in AVX-512 where
+    the address is simple. Then a product is one instruction, and most are left for one vector and
+    many rows.
+    """
+    if registers < 32:
+        return [(6, 2), (4, 3), (4, 2), (8, 1), (4, 1)]
+    found = [(6, 4), (8, 3), (12, 2), (14, 2), (8, 2), (4, 4), (16, 1), (8, 1), (4, 2)]
+    if broadcast:
+        even = -(-rows // -(-rows // 28))
+        found = [(24, 1), (28, 1), (even, 1), *found]
+    if rows < 16:
+        found.append((rows, max(1, min(8, (registers - 4) // rows))))
+    return found
+
+
+def plan(product: Product, lanes: int, height: int, vectors: int, pack_x: bool, pack_y: bool,
+         finish: bool, waste: float = WASTE) -> Plan:
+    """The plan for a shape of tile: blocks that fit the caches."""
+    size = BYTES[product.dtype]
+    width = lanes * vectors
+    rows, columns, depth = product.rows, product.columns, product.depth
+    blocks = max(1, round(depth * size / (4 * DEPTH)))
+    if rows <= 2 and not pack_y and columns * depth * size > LEVEL2 // 2:
+        # Few rows read a large Y once: along its rows, which is how it lies in memory.
+        blocks = -(-depth // 16)
+    # Blocks of equal depth, so that none is short.
+    block = max(1, -(-depth // blocks))
+    tiles, panels = -(-rows // height), -(-columns // width)
+    overlap_columns = (columns % width != 0 and panels > 1 and blocks == 1
+                       and panels * width <= (1 + waste) * columns)
+
+    through = product.c[2] != 1 and columns > 1
+    strips = _strips(product, vectors, pack_x, pack_y)
+    # An epilogue that follows each strip must not see its rows computed again.
+    overlap_rows = (rows % height != 0 and tiles > 1 and tiles * height <= (1 + waste) * rows
+                    and blocks == 1 and not (finish and strips))
+    row_blocks = column_blocks = 1
+    if strips:
+        # The group of panels that meets one tile after another stays in the second cache.
+        column_blocks = max(1, round(panels * block * width * size / GROUP))
+    else:
+        # C of a unit is read again by the epilogue.
+        area = (64 if finish else 256) * 1024 // size
+        tall = max(2, min(tiles, 256 // height))
+        row_blocks = max(1, tiles // tall)
+        column_blocks = max(1, panels // max(2, area // (min(tall, tiles) * height * width)))
+    column_blocks = min(column_blocks, max(1, panels // 2))
+    while (rows > 2 and row_blocks * column_blocks * product.batch < 4
+           and 2 * rows * columns * depth * product.batch > 4_000_000):
+        # Every block of rows packs Y again.
+        if panels // column_blocks >= 4 and (strips or column_blocks <= row_blocks):
+            column_blocks += 1
+        elif tiles // row_blocks >= 4:
+            row_blocks += 1
+        elif panels // column_blocks >= 4:
+            column_blocks += 1
+        else:
+            break
+    while through and row_blocks > 1 and (tiles // row_blocks - 1) * height < lanes:
+        row_blocks -= 1
+    way = "" if not pack_x else "unit" if column_blocks == 1 else "phase"
+    return Plan(product, lanes, height, vectors, overlap_rows, overlap_columns, block, row_blocks,
+                column_blocks, way, pack_y, through)
+
+
+def strain(stride: int, count: int, lines: int) -> float:
+    """Cycles that reading `lines` lines side by side costs more than it should.
+
+    `count` such reads follow each other, `stride` bytes apart. They lie on many pages, do not fit
+    the first or the second cache, or fall on few of its sets.
+    """
+    stride = abs(stride)
+    if stride <= 64 * lines:
+        return 0
+    even = stride & -stride
+    first = 8 * min(64, lines * (LEVEL1_WAY // min(LEVEL1_WAY, max(64, even))))
+    extra = 0.25 * lines if count * lines > first else 0
+    sets = LEVEL2_WAY // max(64, min(LEVEL2_WAY, even))
+    if count * stride > LEVEL2:
+        return extra + 6
+    if stride >= 1024 and count > 8 * sets:
+        return extra + 4
+    return extra + (1 if count * stride > LEVEL2 // 4 else 0)
+
+
+def cycles(plan: Plan) -> float:
+    """Estimated time on one core, for comparing plans of the same product."""
+    product = plan.product
+    size = BYTES[product.dtype]
+    rows, columns, depth = product.rows, product.columns, product.depth
+
+    def tile(height: int, vectors: int) -> float:
+        cells = height * vectors
+        work = max(cells / 2, (height + vectors) / 2, 4)
+        # Instructions beside the multiplications share the core with another thread's.
+        beside = vectors + 4.0 + (0 if plan.unit and vectors == 1 else height)
+        beside += 0 if plan.unit else height / 3
+        turns = depth * (work + 0.08 * max(0.0, beside - 0.2 * cells))
+        return turns + (cells + 1.5 * height) * -(-depth // plan.block) + 25
+
+    height, vectors = plan.height, plan.vectors
+    full_tiles, edge_rows = divmod(rows, height)
+    full_panels, edge_columns = divmod(columns, plan.width)
+    if edge_rows and plan.overlap_rows:
+        full_tiles, edge_rows = full_tiles + 1, 0
+    if edge_columns and plan.overlap_columns:
+        full_panels, edge_columns = full_panels + 1, 0
+    edge_vectors = -(-edge_columns // plan.lanes)
+    total = full_tiles * full_panels * tile(height, vectors)
+    kernels = 1
+    if edge_rows:
+        total += full_panels * tile(edge_rows, vectors)
+        kernels += 1
+    if edge_vectors:
+        total += full_tiles * tile(height, edge_vectors)
+        kernels += 1
+    if edge_rows and edge_vectors:
+        total += tile(edge_rows, edge_vectors)
+        kernels += 1
+    across = -(-columns // plan.lanes)
+    if plan.pack_y:
+        each = 2.5 if product.y[2] == 1 else 3.5 if product.y[1] == 1 else 2.0 * plan.lanes
+        total += plan.row_blocks * (each * depth * across + 30 * plan.panels)
+    if plan.pack_x:
+        each = 4.0 if product.x[1] == 1 else 5.0 if product.x[2] == 1 else 2.0 * plan.lanes
+        total += each * depth * plan.tiles * -(-height // plan.lanes) + 40 * plan.tiles
+        if plan.pack_x == "phase":
+            written = rows * depth * size
+            far = 30 if written > 4 * LEVEL2 else 8 if written > LEVEL2 else 0
+            total += 300 + far * rows * depth / plan.lanes
+    elif rows > 1 and product.x[1] == 1:
+        lines = 1 + (height * size + 32) // 64
+        total += strain(product.x[2] * size, depth, lines) * plan.panels * depth * plan.tiles
+    elif rows > 1 and height > 8 and abs(product.x[1]) * size % 4096 == 0:
+        total += 0.2 * plan.panels * depth * rows
+    if not plan.pack_y:
+        lines = plan.width * size // 64
+        total += strain(product.y[1] * size, depth, lines) * plan.panels * depth * plan.tiles
+    if plan.through:
+        total += 6 * max(rows, plan.lanes) * across + 40
+    # Each kernel of its own takes LLVM some milliseconds.
+    return product.batch * total * (1 + 0.01 * (kernels - 1))
