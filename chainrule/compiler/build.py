@@ -61,6 +61,11 @@ class Target(NamedTuple):
     level1: int
     level2: int
 
+    @property
+    def fuses(self) -> bool:
+        """Has it an instruction for a·b + c? Without one each would be a call."""
+        return self.cpu != "x86-64"
+
     def __str__(self) -> str:
         return (
             f"{self.triple}, {self.cpu}, {self.registers} registers of {self.lanes} float32, "

@@ -75,8 +75,7 @@ def _tile(name: str, dtype: str, lanes: int, rows: int, vectors: int, unit: bool
         phi(vector, f"%s{r}.{v}", "zeroinitializer", f"%t{r}.{v}")
     for base in bases:
         # Opaque to LLVM's rewriting of loop addresses, which would chain one addition per row.
-        w.do(f"%px{base} = call ptr @llvm.launder.invariant.group.p0(ptr %qx{base})"
-             if not unit else f"%px{base} = getelementptr i8, ptr %qx{base}, i64 0")
+        w.do(f"%px{base} = call ptr @llvm.launder.invariant.group.p0(ptr %qx{base})")
     right = [load("%py", v) for v in range(vectors)]
     for r in range(rows):
         if unit:
@@ -118,8 +117,7 @@ def _tile(name: str, dtype: str, lanes: int, rows: int, vectors: int, unit: bool
             row = w.at(row, "%cr")
             old = w.at(old, step) if adding else ""
     declare(text, f"{vector} @llvm.fma.v{lanes}{SUFFIX[dtype]}({vector}, {vector}, {vector})")
-    if not unit:
-        declare(text, "ptr @llvm.launder.invariant.group.p0(ptr)")
+    declare(text, "ptr @llvm.launder.invariant.group.p0(ptr)")
     if adding:
         declare(text, "void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         text["chainrule_zeros"] = (

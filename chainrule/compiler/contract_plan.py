@@ -9,10 +9,15 @@ from chainrule.compiler.contract_kernel import BYTES, PIECE
 
 Strides = tuple[int, int, int]
 
+# An operand of more bytes comes from memory each time it is read.
+FAR = 1 << 22
 # A modest second cache, and what one way of a cache holds, in bytes.
 LEVEL2 = 1 << 20
 LEVEL2_WAY = 1 << 16
 LEVEL1_WAY = 1 << 12
+# A product is cut into this many units of work, or fewer of WORK operations, for threads to share.
+UNITS = 6
+WORK = 1_500_000
 # A last tile overlaps the one before where that repeats at most this part of the work.
 WASTE = 0.05
 # Bytes of packed Y that a unit holds in the second cache.
@@ -82,8 +87,8 @@ class Plan(NamedTuple):
 
     @property
     def unit(self) -> bool:
-        """Do neighbouring rows of X, as the tile reads it, lie side by side?"""
-        return bool(self.pack_x) or self.product.x[1] == 1
+        """Does the kernel rely on it that neighbouring rows of X lie side by side?"""
+        return self.vectors == 1 and (bool(self.pack_x) or self.product.x[1] == 1)
 
 
 def _strips(product: Product, vectors: int, pack_x: bool, pack_y: bool) -> bool:
@@ -101,7 +106,7 @@ def choose(product: Product, lanes: int, registers: int, finish: bool) -> Plan:
     for plan in _plans(product, lanes, registers, finish):
         estimate = cycles(plan)
         # A plan that comes later must earn it.
-        if best is None or estimate < 0.985 * best[0]:
+        if best is None or estimate < 0.97 * best[0]:
             best = estimate, plan
     assert best is not None
     return best[1]
@@ -132,18 +137,22 @@ def _plans(product: Product, lanes: int, registers: int, finish: bool) -> Iterat
 def shapes(rows: int, registers: int, broadcast: bool) -> list[tuple[int, int]]:
     """Shapes of tiles, in rows and vectors, that fit the registers; the preferred ones first.
 
-    `broadcast`: a multiplication can spread a number of X over the lanes, as it can in AVX-512 where
-    the address is simple. Then a product is one instruction, and most are left for one vector and
-    many rows.
+    `broadcast`: a multiplication can spread a number of X over the lanes, as it can in AVX-512
+    where the address is simple. Then a product is one instruction, and one vector with many rows
+    needs the fewest others.
     """
     if registers < 32:
-        return [(6, 2), (4, 3), (4, 2), (8, 1), (4, 1)]
-    found = [(6, 4), (8, 3), (12, 2), (14, 2), (8, 2), (4, 4), (16, 1), (8, 1), (4, 2)]
-    if broadcast:
-        even = -(-rows // -(-rows // 28))
-        found = [(24, 1), (28, 1), (even, 1), *found]
-    if rows < 16:
-        found.append((rows, max(1, min(8, (registers - 4) // rows))))
+        found = [(6, 2), (4, 3), (4, 2), (8, 1), (4, 1)]
+    else:
+        found = [(6, 4), (8, 3), (12, 2), (14, 2), (8, 2), (4, 4), (16, 1), (8, 1)]
+        if broadcast:
+            found = [(24, 1), (28, 1), *found]
+    # As many rows as fit beside a row of Y and a number of X, dealt out evenly.
+    for vectors in (1, 2, 3, 4, 5, 8):
+        most = (registers - 1 - vectors) // vectors
+        if most and (vectors > 1 or broadcast or rows < most):
+            most = min(most, 28)
+            found.append((-(-rows // -(-rows // most)), vectors))
     return found
 
 
@@ -179,15 +188,15 @@ def plan(product: Product, lanes: int, height: int, vectors: int, pack_x: bool, 
         row_blocks = max(1, tiles // tall)
         column_blocks = max(1, panels // max(2, area // (min(tall, tiles) * height * width)))
     column_blocks = min(column_blocks, max(1, panels // 2))
-    while (rows > 2 and row_blocks * column_blocks * product.batch < 4
-           and 2 * rows * columns * depth * product.batch > 4_000_000):
+    units = min(UNITS, 2 * rows * columns * depth * product.batch // WORK) if rows > 2 else 0
+    while row_blocks * column_blocks * product.batch < units:
+        slim = panels < 2 * (column_blocks + 1) or columns < 64 * (column_blocks + 1)
+        short = tiles < 2 * (row_blocks + 1)
         # Every block of rows packs Y again.
-        if panels // column_blocks >= 4 and (strips or column_blocks <= row_blocks):
+        if not slim and (strips or short or column_blocks <= row_blocks):
             column_blocks += 1
-        elif tiles // row_blocks >= 4:
+        elif not short:
             row_blocks += 1
-        elif panels // column_blocks >= 4:
-            column_blocks += 1
         else:
             break
     while through and row_blocks > 1 and (tiles // row_blocks - 1) * height < lanes:
@@ -214,13 +223,12 @@ def strain(stride: int, count: int, lines: int) -> float:
         return extra + 6
     if stride >= 1024 and count > 8 * sets:
         return extra + 4
-    return extra + (1 if count * stride > LEVEL2 // 4 else 0)
+    return extra + (0.5 + 2.5 / lines if count * stride > LEVEL2 // 4 else 0)
 
 
 def cycles(plan: Plan) -> float:
     """Estimated time on one core, for comparing plans of the same product."""
     product = plan.product
-    size = BYTES[product.dtype]
     rows, columns, depth = product.rows, product.columns, product.depth
 
     def tile(height: int, vectors: int) -> float:
@@ -251,26 +259,51 @@ def cycles(plan: Plan) -> float:
     if edge_rows and edge_vectors:
         total += tile(edge_rows, edge_vectors)
         kernels += 1
-    across = -(-columns // plan.lanes)
-    if plan.pack_y:
-        each = 2.5 if product.y[2] == 1 else 3.5 if product.y[1] == 1 else 2.0 * plan.lanes
-        total += plan.row_blocks * (each * depth * across + 30 * plan.panels)
+    total += _reading_x(plan) + _reading_y(plan)
+    if plan.through:
+        total += 6 * max(rows, plan.lanes) * -(-columns // plan.lanes) + 40
+    # Each kernel of its own takes LLVM some milliseconds.
+    return product.batch * total * (1 + 0.015 * (kernels - 1))
+
+
+def _reading_x(plan: Plan) -> float:
+    """Cycles that packing X takes, or that reading it where it lies takes too long."""
+    product, height = plan.product, plan.height
+    size = BYTES[product.dtype]
+    rows, depth = product.rows, product.depth
+    _, row, along = product.x
     if plan.pack_x:
-        each = 4.0 if product.x[1] == 1 else 5.0 if product.x[2] == 1 else 2.0 * plan.lanes
-        total += each * depth * plan.tiles * -(-height // plan.lanes) + 40 * plan.tiles
+        each = 4.0 if row == 1 else 5.0 if along == 1 else 2.0 * plan.lanes
+        total = each * depth * plan.tiles * -(-height // plan.lanes) + 40 * plan.tiles
         if plan.pack_x == "phase":
             written = rows * depth * size
-            far = 30 if written > 4 * LEVEL2 else 8 if written > LEVEL2 else 0
+            far = 30 if written > FAR else 8 if written > LEVEL2 else 0
             total += 300 + far * rows * depth / plan.lanes
-    elif rows > 1 and product.x[1] == 1:
+        return total
+    total = _far(rows * depth * size, plan.column_blocks)
+    if rows > 1 and row == 1:
         lines = 1 + (height * size + 32) // 64
-        total += strain(product.x[2] * size, depth, lines) * plan.panels * depth * plan.tiles
-    elif rows > 1 and height > 8 and abs(product.x[1]) * size % 4096 == 0:
+        total += strain(along * size, depth, lines) * plan.panels * depth * plan.tiles
+    elif rows > 1 and height > 8 and abs(row) * size % LEVEL1_WAY == 0:
         total += 0.2 * plan.panels * depth * rows
-    if not plan.pack_y:
-        lines = plan.width * size // 64
-        total += strain(product.y[1] * size, depth, lines) * plan.panels * depth * plan.tiles
-    if plan.through:
-        total += 6 * max(rows, plan.lanes) * across + 40
-    # Each kernel of its own takes LLVM some milliseconds.
-    return product.batch * total * (1 + 0.01 * (kernels - 1))
+    return total
+
+
+def _reading_y(plan: Plan) -> float:
+    """The same for Y."""
+    product = plan.product
+    size = BYTES[product.dtype]
+    columns, depth = product.columns, product.depth
+    _, along, column = product.y
+    total = _far(columns * depth * size, plan.row_blocks)
+    if plan.pack_y:
+        each = 2.5 if column == 1 else 3.5 if along == 1 else 2.0 * plan.lanes
+        vectors = -(-columns // plan.lanes)
+        return total + plan.row_blocks * (each * depth * vectors + 30 * plan.panels)
+    lines = max(1, plan.width * size // 64)
+    return total + strain(along * size, depth, lines) * plan.panels * depth * plan.tiles
+
+
+def _far(count: int, times: int) -> float:
+    """Cycles that reading so many bytes takes when they come from memory."""
+    return 8 * count / 64 * times if count > FAR else 0

@@ -66,7 +66,7 @@ done:
 }
 
 define i64 @chainrule_profile(ptr %records, i64 %first, i64 %last, ptr %error, ptr %pool,
-                              i64 %threads, ptr %cycles) {
+                              i64 %threads, ptr %cycles) "quick" {
 entry:
   %some = icmp ult i64 %first, %last
   br i1 %some, label %next, label %done
@@ -95,7 +95,7 @@ done:
 """
 
 # A product behind the common signature: its five pointers come first among the arrays.
-PRODUCT = """define void @{name}(ptr %arrays, i64 %lo, i64 %hi) {{
+PRODUCT = """define void @{name}(ptr %arrays, i64 %lo, i64 %hi) "quick" {{
   %p1 = getelementptr ptr, ptr %arrays, i64 1
   %c1 = load ptr, ptr %p1, align 8
   %a0 = load ptr, ptr %c1, align 8

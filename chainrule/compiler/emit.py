@@ -18,6 +18,7 @@ import numpy as np
 
 from chainrule.core.types import int64
 
+from . import build
 from .access import Access, homes_of
 from .arrays import Array
 from .index import Affine
@@ -89,6 +90,7 @@ class Function:
         self.finish = finish
         self.nest = Nest(kernel, fixed=finish)
         self.e = Registers(self.nest.lanes)
+        self.e.fuses = build.target().fuses
         self.access = Access(kernel, self.nest, self.e)
         self.values: dict[int, Lane] = {}
         self.depth: list[int] = []             # how many loops each point needs to be open

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from . import build, contract, entrance, group, memory, threads, verify
 from .arrays import Array
 from .driver import PRODUCT, WORDS, code
 from .emit import Emitted, emit
-from .index import Affine, flat
+from .index import flat, identity
 from .kernel import Apply, Kernel, Picked, home_of
 from .lower import lower
 from .registers import REGISTER
@@ -405,7 +406,13 @@ def out_of_range(x: Array, value: int, size: int, axis: int) -> IndexingError:
 
 def compile_graph(graph: Graph, written: Sequence[int | None]) -> Executable:
     """An executable for the graph; output k is written into input `written[k]` if not None."""
-    return Executable(graph, written)
+    collecting = gc.isenabled()
+    gc.disable()                        # nothing that is made here is garbage, and it is a lot
+    try:
+        return Executable(graph, written)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 planned = lru_cache(1024)(contract.contraction)
@@ -415,8 +422,7 @@ def operand(x: Array) -> tuple[Array, int, tuple[int, int, int]]:
     """The array a product reads for x, where it begins, and its strides (batch, row, column)."""
     base = product_operand(x)
     if base is x or x.kind != "view":
-        place = flat([Affine.axis(d, len(x.shape)) for d in range(len(x.shape))], x.shape,
-                     len(x.shape))
+        place = flat(identity(x.shape), x.shape, len(x.shape))
         base = x
     else:
         place = flat(x.what, base.shape, len(x.shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 
@@ -77,7 +77,8 @@ def identity(shape: tuple[int, ...]) -> Indices:
     return tuple([_axis(d, len(shape)) for d in range(len(shape))])
 
 
-def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
+@lru_cache(1 << 12)
+def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Row-major strides in elements."""
     strides = [1] * len(shape)
     for d in range(len(shape) - 2, -1, -1):
@@ -85,15 +86,20 @@ def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def flat(indices: Sequence[Affine], shape: Sequence[int], rank: int) -> Affine:
+@lru_cache(1 << 14)
+def flat(indices: Indices, shape: tuple[int, ...], rank: int) -> Affine:
     """The place in row-major memory of the element at `indices` of an array of `shape`."""
-    place = Affine(0, (0,) * rank)
+    start = 0
+    steps = [0] * rank
     for index, stride in zip(indices, strides_of(shape), strict=True):
-        place = place.add(index.times(stride))
-    return place
+        start += index.start * stride
+        for d, step in enumerate(index.steps):
+            if step:
+                steps[d] += step * stride
+    return Affine(start, tuple(steps))
 
 
-def unflat(place: Affine, shape: Sequence[int], sizes: Sequence[int]) -> Indices | None:
+def unflat(place: Affine, shape: tuple[int, ...], sizes: tuple[int, ...]) -> Indices | None:
     """The indices into `shape` of a row-major place, if they are affine."""
     indices = []
     for stride, n in zip(strides_of(shape), shape, strict=True):
@@ -110,8 +116,8 @@ def unflat(place: Affine, shape: Sequence[int], sizes: Sequence[int]) -> Indices
 
 def flat_to_indices(old: Sequence[int], new: Sequence[int]) -> Indices | None:
     """Reading an array of shape `old` as one of shape `new`, if that is an affine view."""
-    place = flat(identity(tuple(new)), new, len(new))
-    return unflat(place, old, new)
+    new = tuple(new)
+    return unflat(flat(identity(new), new, len(new)), tuple(old), new)
 
 
 def slice_indices(shape: tuple[int, ...], key: Sequence[object]) -> tuple[tuple[int, ...], Indices]:

@@ -42,8 +42,8 @@ def quadrant(e: Registers, x: Lane) -> tuple[Lane, Lane, Lane]:
     for part in HALF_PI[x.dtype]:
         r = e.fma(k, -part, r)
     z = r * r
-    # r·(1 + ...) instead of r + r·...: it keeps the sign of a zero.
-    sine = r * polynomial(e, z, (1.0, *SIN[x.dtype]))
+    sine = e.fma(r * z, polynomial(e, z, SIN[x.dtype]), r)
+    sine = e.intrinsic("copysign", sine, r)               # for −0
     cosine = polynomial(e, z, (1.0, -0.5, *COS[x.dtype]))
     return e.bits(t, whole(x.dtype)), sine, cosine
 

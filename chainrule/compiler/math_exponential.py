@@ -76,7 +76,8 @@ def scaled(e: Registers, p: Lane, t: Lane) -> Lane:
     half = e.bitwise("lshr", bits, 1)
     first = e.bits(e.bits(p, kind) + (half << fraction), p.dtype)
     rest = ((bits - half) << fraction) + ONE[t.dtype]
-    return first * e.bits(rest, p.dtype)
+    # An fma, which is not taken apart to be fused with what follows.
+    return e.fma(first, e.bits(rest, p.dtype), -0.0)
 
 
 def exp(e: Registers, x: Lane) -> Lane:
@@ -209,7 +210,7 @@ def log_scaled(base: float) -> Callable[..., Lane]:
             y = k + main
             tail = tail + ((k - y) + main)
         else:
-            big = k * LOG10_2[0]
+            big = e.fma(k, LOG10_2[0], 0.0)
             lost = e.fma(k, LOG10_2[0], -big) + k * LOG10_2[1]
             y = big + main
             tail = tail + (lost + ((big - y) + main))

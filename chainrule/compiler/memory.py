@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from .arrays import Array
 from .kernel import Kernel
 
 ALIGN = 64
+by_offset = attrgetter("offset")
 
 
 class Place(NamedTuple):
@@ -62,8 +65,7 @@ def plan(kernels: Sequence[Kernel], given: set[int], scratch: Sequence[int]) -> 
             offset = max(offset, other.offset + other.size)
         place = Place(home, offset, size, begin, end)
         places[number] = place
-        placed.append(place)
-        placed.sort(key=lambda p: p.offset)
+        insort(placed, place, key=by_offset)
     total = sum(w[2] for w in wanted)
     return Memory(max([p.offset + p.size for p in placed], default=0), total, places)
 

@@ -15,8 +15,8 @@
 - A caller without work spins, then sleeps until the last worker is done.
 - What a region takes is remembered by function and units, shared and alone (the first two times,
   and now and then). A function that sharing makes slower runs alone, but for probes. If all
-  functions together were slower, other programs want the cores, and everything runs alone for a
-  while: ten times what that cost, and twice as long each further time.
+  functions together lose time by it, other programs want the cores, and everything runs alone for
+  a while: ten times what was lost, and twice as long each further time.
 - One region at a time: a nested or concurrent caller works alone.
 - Workers are made when a region first needs them, receive no signals, and take over the caller's
   floating-point mode (rounding, denormals), so that results do not depend on who computes them.
@@ -200,8 +200,7 @@ PACE = """
 @chainrule_pool_paces = global [512 x %Pace] zeroinitializer, align 64
 @alone_until = internal global i64 0, align 8
 @alone_for = internal global i64 0, align 8
-@shared_time = internal global i64 0, align 8
-@alone_time = internal global i64 0, align 8
+@gained = internal global i64 0, align 8
 
 define internal ptr @pace(ptr %function, i64 %units) {
 entry:
@@ -227,16 +226,17 @@ end:
   ret ptr %at
 }
 
-; A moving average; the first two times count as they are, outliers as twice the average.
-define internal void @learn(ptr %at, i64 %time) {
+; A moving average over some eight regions; an outlier counts as twice the average.
+define internal void @learn(ptr %at, i64 %time, i64 %first.most) {
   %old = load i64, ptr %at
   %first = icmp eq i64 %old, 0
+  %start = call i64 @llvm.smin.i64(i64 %time, i64 %first.most)
   %most = shl i64 %old, 1
   %clipped = call i64 @llvm.smin.i64(i64 %time, i64 %most)
   %change = sub i64 %clipped, %old
-  %quarter = sdiv i64 %change, 4
-  %average = add i64 %old, %quarter
-  %new = select i1 %first, i64 %time, i64 %average
+  %part = sdiv i64 %change, 8
+  %average = add i64 %old, %part
+  %new = select i1 %first, i64 %start, i64 %average
   store i64 %new, ptr %at
   ret void
 }
@@ -278,38 +278,37 @@ alone:
   ret i1 true
 }
 
-; After a shared region. The sums over all functions tell whether others disturb.
+; After a shared region. What all functions together have gained of late, at most BEST, tells
+; whether others disturb: a hiccup is forgiven where sharing gains much, a second one is not.
 define internal void @judge(ptr %pace, i64 %time, i64 %now) {
 entry:
   %alone.at = getelementptr %Pace, ptr %pace, i64 0, i32 2
   %shared.at = getelementptr %Pace, ptr %pace, i64 0, i32 3
-  call void @learn(ptr %shared.at, i64 %time)
   %alone = load i64, ptr %alone.at
-  %alone.old = load i64, ptr @alone_time
-  %alone.sum = add i64 %alone.old, %alone
-  %shared.old = load i64, ptr @shared_time
-  %shared.sum = add i64 %shared.old, %time
-  store i64 %alone.sum, ptr @alone_time
-  store i64 %shared.sum, ptr @shared_time
-  %enough = icmp sgt i64 %shared.sum, WINDOW
-  br i1 %enough, label %compare, label %end
-compare:
-  store i64 0, ptr @alone_time
-  store i64 0, ptr @shared_time
+  call void @learn(ptr %shared.at, i64 %time, i64 %alone)
+  %gain = sub i64 %alone, %time
+  %before = load i64, ptr @gained
+  %sum = add i64 %before, %gain
+  %gained = call i64 @llvm.smin.i64(i64 %sum, i64 BEST)
+  store i64 %gained, ptr @gained
   %penalty = load i64, ptr @alone_for
-  %lost = icmp sgt i64 %shared.sum, %alone.sum
-  br i1 %lost, label %punish, label %forgive
+  %lost = icmp slt i64 %gained, LOSS
+  br i1 %lost, label %punish, label %more
 punish:
   call void @count(i64 2)
   %double = shl i64 %penalty, 1
-  %tenfold = mul i64 %shared.sum, 10
+  %tenfold = mul i64 %gained, -10
   %longer = call i64 @llvm.smax.i64(i64 %double, i64 %tenfold)
   %bounded = call i64 @llvm.smin.i64(i64 %longer, i64 LONGEST_ALONE)
-  store i64 %bounded, ptr @alone_for
   %until = add i64 %now, %bounded
+  store i64 %bounded, ptr @alone_for
   store i64 %until, ptr @alone_until
+  store i64 0, ptr @gained
   store i64 0, ptr %shared.at ; not this function's fault
-  br label %end
+  ret void
+more:
+  %best = icmp eq i64 %gained, BEST
+  br i1 %best, label %forgive, label %end
 forgive:
   %half = lshr i64 %penalty, 1
   store i64 %half, ptr @alone_for
@@ -449,7 +448,7 @@ measured:
   %finish = call i64 @now()
   %took = sub i64 %finish, %start
   %alone.at = getelementptr %Pace, ptr %pace, i64 0, i32 2
-  call void @learn(ptr %alone.at, i64 %took)
+  call void @learn(ptr %alone.at, i64 %took, i64 9223372036854775807)
   br label %free
 leave:
   store atomic i32 0, ptr @busy release, align 4
@@ -604,7 +603,7 @@ open:
 # that it had better not begun. A caller polls for WAIT.
 TIMES = {
     "SPIN": 50_000, "SHORTEST": 20_000, "LONGEST": 200_000, "SHORT": 1_000_000, "WAIT": 50_000,
-    "WINDOW": 2_000_000, "LONGEST_ALONE": 400_000_000,
+    "BEST": 5_000_000, "LOSS": -1_000_000, "LONGEST_ALONE": 400_000_000,
 }
 
 

@@ -149,7 +149,12 @@ class Registers:
 
     Arithmetic takes Lanes of one dtype; a Python number takes the dtype of the other operand.
     Equal instructions are written once, except across a `forget()`.
+
+    A product that is added is written as one fma, here and not by LLVM's `contract`: that depends
+    on the instructions around and on the number of lanes, and the last bits with it.
     """
+
+    fuses = True              # on a machine without the instruction, fma is a call for each lane
 
     def __init__(self, lanes: int, first: int = 0) -> None:
         self.lanes = lanes
@@ -157,6 +162,7 @@ class Registers:
         self.declared: dict[str, str] = {}
         self.count = first
         self.known: dict[str, str] = {}
+        self.products: dict[str, tuple[Lane, Lane]] = {}
 
     # ------------------------------------------------------------ writing
 
@@ -227,35 +233,49 @@ class Registers:
 
     # ------------------------------------------------------------ arithmetic
 
-    def _binary(self, floating: str, whole: str, a: Any, b: Any) -> Lane:
-        x, y = self.together(a, b)
-        return self._pair(f"{floating} contract" if x.dtype.kind == "f" else whole, x, y)
-
     def _pair(self, op: str, x: Lane, y: Lane) -> Lane:
         return Lane(self, self.emit(f"{op} {x.type} {x.name}, {y.name}"), x.dtype, x.lanes)
 
     def add(self, a: Any, b: Any) -> Lane:
         x, y = self.together(a, b)
-        kind = x.dtype.kind
-        return self._pair("fadd contract" if kind == "f" else "or" if kind == "b" else "add", x, y)
+        if x.dtype.kind != "f":
+            return self._pair("or" if x.dtype.kind == "b" else "add", x, y)
+        if x.name in self.products:
+            return self.fma(*self.products[x.name], y)
+        if y.name in self.products:
+            return self.fma(*self.products[y.name], x)
+        return self._pair("fadd", x, y)
 
     def sub(self, a: Any, b: Any) -> Lane:
-        return self._binary("fsub", "sub", a, b)
+        x, y = self.together(a, b)
+        if x.dtype.kind != "f":
+            return self._pair("sub", x, y)
+        if x.name in self.products:
+            return self.fma(*self.products[x.name], -y)
+        if y.name in self.products:
+            one, other = self.products[y.name]
+            return self.fma(-one, other, x)
+        return self._pair("fsub", x, y)
 
     def mul(self, a: Any, b: Any) -> Lane:
         x, y = self.together(a, b)
-        kind = x.dtype.kind
-        return self._pair("fmul contract" if kind == "f" else "and" if kind == "b" else "mul", x, y)
+        if x.dtype.kind != "f":
+            return self._pair("and" if x.dtype.kind == "b" else "mul", x, y)
+        product = self._pair("fmul", x, y)
+        if self.fuses:
+            self.products[product.name] = x, y
+        return product
 
     def div(self, a: Any, b: Any) -> Lane:
         """a / b of floats; of integers the quotient towards zero, b being a number but 0 and −1."""
         x, y = self.together(a, b)
-        return self._binary("fdiv", "udiv" if x.dtype.kind in UNSIGNED else "sdiv", x, y)
+        kind = x.dtype.kind
+        return self._pair("fdiv" if kind == "f" else "udiv" if kind in UNSIGNED else "sdiv", x, y)
 
     def remainder(self, a: Any, b: Any) -> Lane:
         """What `div` of integers leaves, with the sign of a."""
         x, y = self.together(a, b)
-        return self._binary("frem", "urem" if x.dtype.kind in UNSIGNED else "srem", x, y)
+        return self._pair("urem" if x.dtype.kind in UNSIGNED else "srem", x, y)
 
     def fma(self, a: Any, b: Any, c: Any) -> Lane:
         """a·b + c, rounded once."""
@@ -263,7 +283,11 @@ class Registers:
 
     def neg(self, x: Lane) -> Lane:
         if x.dtype.kind == "f":
-            return Lane(self, self.emit(f"fneg {x.type} {x.name}"), x.dtype, x.lanes)
+            y = Lane(self, self.emit(f"fneg {x.type} {x.name}"), x.dtype, x.lanes)
+            if x.name in self.products:
+                one, other = self.products[x.name]
+                self.products[y.name] = -one, other
+            return y
         return self.sub(self.const(0, x), x)
 
     def intrinsic(self, name: str, *xs: Any) -> Lane:

@@ -229,7 +229,7 @@ class Builder:
         rank = len(domain)
         value = kernel.evaluate(source, tuple([Affine.axis(position[d], rank)
                                                for d in range(len(source.shape))]), self.at_home)
-        kernel.store(x, value, flat([Affine.axis(d, rank) for d in range(len(x.shape))],
+        kernel.store(x, value, flat(tuple([Affine.axis(d, rank) for d in range(len(x.shape))]),
                                     x.shape, rank))
         self.append(kernel, self.needs(kernel))
 
