@@ -124,3 +124,13 @@ def test_gather_and_scatter_check_their_indices():
         out = np.zeros(graph.outputs[0].shape, np.float32)
         with pytest.raises(IndexError, match="out of range"):
             exe.run([np.zeros((2, 3), np.float32), np.array([[3, 1], [0, 1]])], [out])
+
+
+def test_one_place_is_read_directly_and_by_an_index():
+    """Both have one address; it must follow the loops once."""
+    graph = trace(lambda e, i: e.gather(2, i) * e, ArrayType((17, 1, 1)),
+                  ArrayType((17, 1, 2), np.dtype("int64")))
+    exe = compile_graph(graph, [None])
+    e, out = np.arange(17, dtype="f4").reshape(17, 1, 1), np.zeros((17, 1, 2), "f4")
+    exe.run([e, np.zeros((17, 1, 2), "i8")], [out])
+    np.testing.assert_array_equal(out, np.repeat(e * e, 2, axis=2))

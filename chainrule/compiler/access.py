@@ -48,9 +48,10 @@ class Access:
         self.block = label
 
     def all_places(self) -> list[tuple[Array, Affine]]:
+        """Each place that is stored to or read from, once."""
         found = [(s.home, s.place) for s in self.kernel.stores]
         found += [(p.home, p.place) for p in self.kernel.points if isinstance(p, (Load, Picked))]
-        return found
+        return list(dict.fromkeys(found))
 
     def _slot(self, home: Array) -> int:
         return next(i for i, s in enumerate(self.slots) if s is home)

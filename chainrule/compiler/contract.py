@@ -19,6 +19,8 @@ from chainrule.compiler.contract_plan import Plan, Product, choose, cycles
 from chainrule.compiler.contract_text import Index, Text
 
 ALIGN = 64
+# Units of work of a phase, at most.
+MOST = 256
 # Multiplications of vectors in a tile from which on its kernel runs long (1 microsecond).
 LONG = 4000
 
@@ -131,8 +133,15 @@ def _layout(plan: Plan) -> _Layout:
     if plan.through:
         tiles = -(-plan.tiles // plan.row_blocks)
         slot += _aligned(tiles * plan.height * _pitch(plan) * size)
-    units = product.batch * plan.row_blocks * plan.column_blocks
-    return _Layout(x_batch, x_tile, slots, slot, slot_y, slot_c, y_panel, slots + units * slot)
+    return _Layout(x_batch, x_tile, slots, slot, slot_y, slot_c, y_panel,
+                   slots + _units(plan)[0] * slot)
+
+
+def _units(plan: Plan) -> tuple[int, int]:
+    """Units of work, each with a slot of its own, and how many blocks of C are one unit."""
+    blocks = plan.product.batch * plan.row_blocks * plan.column_blocks
+    together = -(-blocks // MOST)
+    return -(-blocks // together), together
 
 
 def _pitch(plan: Plan) -> int:
@@ -160,8 +169,7 @@ def write(plan: Plan, epilogue: str | None) -> Program:
         moved = copies * product.rows * product.depth * BYTES[product.dtype]
         phases.append(Phase(f"{stem}_x", copies * plan.tiles, 0, 2 * moved))
     _define(text, stem, _compute(text, plan, layout, epilogue), quick)
-    units = product.batch * plan.row_blocks * plan.column_blocks
-    phases.append(_phase(stem, product, units))
+    phases.append(_phase(stem, product, _units(plan)[0]))
     return Program(text, phases, layout.scratch if product.depth else 0)
 
 
@@ -297,8 +305,13 @@ def _compute(text: dict[str, str], plan: Plan, layout: _Layout, epilogue: str | 
     size = BYTES[product.dtype]
     w = Text()
     slot = w.at("%scratch", w.add(layout.slots, w.mul("%lo", layout.slot)))
-    with w.loop("%lo", "%hi") as unit:
-        rest, column_block = w.split(unit, plan.column_blocks)
+    together = _units(plan)[1]
+    blocks = product.batch * plan.row_blocks * plan.column_blocks
+    end = w.mul("%hi", together)
+    if together > 1:
+        end = w.least(blocks, end)
+    with w.loop(w.mul("%lo", together), end) as number:
+        rest, column_block = w.split(number, plan.column_blocks)
         batch, row_block = w.split(rest, plan.row_blocks)
         tiles = _share(w, row_block, plan.tiles, plan.row_blocks)
         panels = _share(w, column_block, plan.panels, plan.column_blocks)

@@ -11,6 +11,7 @@ Strides = tuple[int, int, int]
 
 # An operand of more bytes comes from memory each time it is read.
 FAR = 1 << 22
+LEVEL1 = 1 << 15
 # A modest second cache, and what one way of a cache holds, in bytes.
 LEVEL2 = 1 << 20
 LEVEL2_WAY = 1 << 16
@@ -23,7 +24,7 @@ WASTE = 0.05
 # Bytes of packed Y that a unit holds in the second cache.
 GROUP = 1 << 19
 # Terms of k that one pass over a block of C adds, at most about this many.
-DEPTH = 512
+DEPTH = 640
 
 
 class Product(NamedTuple):
@@ -150,7 +151,7 @@ def shapes(rows: int, registers: int, broadcast: bool) -> list[tuple[int, int]]:
     # As many rows as fit beside a row of Y and a number of X, dealt out evenly.
     for vectors in (1, 2, 3, 4, 5, 8):
         most = (registers - 1 - vectors) // vectors
-        if most and (vectors > 1 or broadcast or rows < most):
+        if most and (vectors > 1 or broadcast or rows < most) and (vectors < 8 or rows < 4):
             most = min(most, 28)
             found.append((-(-rows // -(-rows // most)), vectors))
     return found
@@ -231,9 +232,16 @@ def cycles(plan: Plan) -> float:
     product = plan.product
     rows, columns, depth = product.rows, product.columns, product.depth
 
+    # Y is read again from the second cache where it does not fit the first.
+    size = BYTES[product.dtype]
+    near = plan.panels * plan.width // plan.column_blocks if plan.strips else plan.width
+    far = near * plan.block * size > LEVEL1
+
     def tile(height: int, vectors: int) -> float:
         cells = height * vectors
         work = max(cells / 2, (height + vectors) / 2, 4)
+        if far:
+            work = max(work, vectors * plan.lanes * size / 28)
         # Instructions beside the multiplications share the core with another thread's.
         beside = vectors + 4.0 + (0 if plan.unit and vectors == 1 else height)
         beside += 0 if plan.unit else height / 3
@@ -279,7 +287,8 @@ def _reading_x(plan: Plan) -> float:
             written = rows * depth * size
             far = 30 if written > FAR else 8 if written > LEVEL2 else 0
             total += 300 + far * rows * depth / plan.lanes
-        return total
+        # A packed tile is one stream, which the processor fetches ahead.
+        return total + _far(rows * depth * size, plan.column_blocks) / 4
     total = _far(rows * depth * size, plan.column_blocks)
     if rows > 1 and row == 1:
         lines = 1 + (height * size + 32) // 64
@@ -305,5 +314,5 @@ def _reading_y(plan: Plan) -> float:
 
 
 def _far(count: int, times: int) -> float:
-    """Cycles that reading so many bytes takes when they come from memory."""
-    return 8 * count / 64 * times if count > FAR else 0
+    """Cycles that reading so many bytes takes longer because no second cache holds them."""
+    return (8 if count > FAR else 6 if count > LEVEL2 else 0) * count / 64 * times
