@@ -193,13 +193,14 @@ def plan(product: Product, lanes: int, height: int, vectors: int, pack_x: bool, 
     while row_blocks * column_blocks * product.batch < units:
         slim = panels < 2 * (column_blocks + 1) or columns < 64 * (column_blocks + 1)
         short = tiles < 2 * (row_blocks + 1)
-        # Every block of rows packs Y again.
-        if not slim and (strips or short or column_blocks <= row_blocks):
-            column_blocks += 1
-        elif not short:
+        # Every block of rows packs Y again, every block of columns reads X again.
+        tall = rows >= 240 * (row_blocks + 1) and columns < 256 * (column_blocks + 1)
+        if slim and short:
+            break
+        if slim or (not short and (tall or (not strips and column_blocks > row_blocks))):
             row_blocks += 1
         else:
-            break
+            column_blocks += 1
     while through and row_blocks > 1 and (tiles // row_blocks - 1) * height < lanes:
         row_blocks -= 1
     way = "" if not pack_x else "unit" if column_blocks == 1 else "phase"
@@ -269,7 +270,10 @@ def cycles(plan: Plan) -> float:
         kernels += 1
     total += _reading_x(plan) + _reading_y(plan)
     if plan.through:
-        total += 6 * max(rows, plan.lanes) * -(-columns // plan.lanes) + 40
+        # A large block leaves the second cache between one block of k and the next.
+        large = rows * columns // plan.column_blocks * size > LEVEL2 // 4
+        each = 6 + (10 * -(-depth // plan.block) if large else 0)
+        total += each * max(rows, plan.lanes) * -(-columns // plan.lanes) + 40
     # Each kernel of its own takes LLVM some milliseconds.
     return product.batch * total * (1 + 0.015 * (kernels - 1))
 

@@ -36,6 +36,7 @@ class Emitted(NamedTuple):
     declared: dict[str, str]
     slots: list[Array]
     units: int
+    turns: int                # of the outermost loop in a unit
     checks: bool
 
 
@@ -137,7 +138,8 @@ class Function:
         kind = "finish" if self.finish else kernel.kind
         name = f"{kind}_{hashlib.sha256(body.encode()).hexdigest()[:16]}"
         return Emitted(name, f"define void @{name}{body}", e.declared, self.access.slots,
-                       self.units(), self.access.checks)
+                       self.units(), self.nest.lanes if self.nest.vector == 0 else 1,
+                       self.access.checks)
 
     def units(self) -> int:
         """Into how many parts the outermost loop can be divided."""

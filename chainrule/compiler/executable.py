@@ -49,6 +49,7 @@ class Call(NamedTuple):
     checks: bool
     flops: int
     bytes: int
+    turns: int = 1                  # of its loop in a unit
 
 
 class Executable:
@@ -122,7 +123,7 @@ class Executable:
         self._add(made)
         flops, moved = effort(kernel)
         self._draft(kernel, made.name, [None, *made.slots], made.units,
-                    max(moved / 8, flops / 24), made.checks, flops, moved)
+                    max(moved / 8, flops / 24), made.checks, flops, moved, made.turns)
 
     def _draft(self, *what: Any) -> None:
         self.drafts.append(what)
@@ -224,7 +225,7 @@ class Executable:
         rows: list[list[int]] = []
         positions = {id(kernel): i for i, kernel in enumerate(self.kernels)}
         self.calls: list[Call] = []
-        for kernel, function, slots, units, nanoseconds, checks, flops, moved in self.drafts:
+        for kernel, function, slots, *rest in self.drafts:
             row = []
             cells = []
             for slot in slots:
@@ -237,8 +238,7 @@ class Executable:
                 row.append(base + 8 * cell)
                 cells.append(cell)
             rows.append(row)
-            self.calls.append(Call(kernel, function, cells, units, nanoseconds, checks, flops,
-                                   moved))
+            self.calls.append(Call(kernel, function, cells, *rest))
         self.slots = (ctypes.c_int64 * max(sum(map(len, rows)), 1))()
         starts = []
         at = 0
@@ -294,7 +294,7 @@ class Executable:
                 for n in numbers:
                     c = self.calls[n]
                     words += [addresses[c.function], starts[n],
-                              group.units_of_block(found, c.units), c.units]
+                              group.units_of_block(found, c.units, c.turns), c.units]
                 table = (ctypes.c_int64 * len(words))(*words)
                 self.members.append(table)
                 blocks = -(-found.rows // found.block)

@@ -179,9 +179,10 @@ done:
 NAME = "chainrule_group"
 
 
-def units_of_block(group: Group, units: int) -> int:
-    """Units of a member that belong to one block of rows."""
-    if units >= group.rows:
-        assert units % group.rows == 0
-        return units // group.rows * group.block
-    return group.block // ROWS
+def units_of_block(group: Group, units: int, turns: int) -> int:
+    """Units of a member that belong to one block of rows; a unit is some turns of its loop."""
+    if turns > 1:
+        assert group.block % turns == 0 and units == -(-group.rows // turns)
+        return group.block // turns
+    assert units == group.rows
+    return group.block
