@@ -1,4 +1,4 @@
-"""The four networks of the benchmark, each written once for both libraries, and once by hand."""
+"""The networks of the benchmarks, each written once for both libraries, and once by hand."""
 
 from __future__ import annotations
 
@@ -38,11 +38,26 @@ class Workload:
         for _ in range(count):
             x = random.standard_normal((self.batch, self.widths[0]), dtype=np.float32)
             if self.loss == "CrossEntropyLoss":
-                y = random.integers(0, self.widths[-1], self.batch)
+                y: np.ndarray = random.integers(0, self.widths[-1], self.batch)
             else:
                 y = random.standard_normal((self.batch, self.widths[-1]), dtype=np.float32)
             made.append((x, y))
         return made
+
+    def weights(self) -> list[np.ndarray]:
+        """The initial weight (outputs, inputs) and bias of each layer, the same on each call.
+
+        Uniform in ±1/√inputs, as `nn.Linear` draws them.
+        """
+        random = np.random.default_rng(1)
+        drawn = []
+        for inputs, outputs in pairwise(self.widths):
+            bound = inputs**-0.5
+            drawn += [
+                random.uniform(-bound, bound, shape).astype(np.float32)
+                for shape in ((outputs, inputs), (outputs,))
+            ]
+        return drawn
 
 
 WORKLOADS = (
@@ -52,6 +67,15 @@ WORKLOADS = (
     Workload("mlp330k", (784, 256, 256, 256, 10), "ReLU", None, "CrossEntropyLoss", 64, "Adam",
              {"lr": 1e-3}),
     Workload("deep50", (64,) * 51, "Tanh", "Tanh", "MSELoss", 32, "SGD", {"lr": 0.1}),
+)
+
+# For compiled steps also two whose products are large.
+COMPILED_WORKLOADS = (
+    *WORKLOADS,
+    Workload("mlp330k-512", (784, 256, 256, 256, 10), "ReLU", None, "CrossEntropyLoss", 512,
+             "Adam", {"lr": 1e-3}),
+    Workload("wide", (2048, 4096, 4096, 1000), "ReLU", None, "CrossEntropyLoss", 256, "SGD",
+             {"lr": 0.05}),
 )
 
 
@@ -97,7 +121,7 @@ def forward(lib: Any, model: Any) -> Step:
 
 # ---- the floor: the same step by hand, in bare NumPy -------------------------------------------
 
-def tanh_slope(y: np.ndarray) -> np.ndarray:
+def tanh_slope(y: np.ndarray) -> Any:
     return 1 - y * y
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule.compiler import compile_graph
+from chainrule.compiler import compile_graph, group
 from chainrule.core.errors import ChainruleError
 from chainrule.core.graph import Graph, trace
 from chainrule.core.types import ArrayType
@@ -203,12 +203,26 @@ def test_random_graphs(block):
         check(seed)
 
 
+@pytest.mark.parametrize("block", range(4))
+def test_random_graphs_in_blocks_of_rows(block, monkeypatch):
+    """Kernels take turns wherever they can, as they do on arrays that leave the cache."""
+    monkeypatch.setattr(group, "FROM", 1)
+    monkeypatch.setattr(group, "BLOCK", 1)
+    for seed in range(1000 + 25 * block, 1025 + 25 * block):
+        check(seed)
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_kernels_over_many_rows_take_turns(dtype):
     """A softmax that leaves the cache; row counts that are no multiple of the block."""
     def function(x):
         return cr.softmax(x, 1), cr.log_softmax(x, 1).sum(1), x.var(1, correction=0)
 
+    def loss(x):
+        return (cr.nn.functional.cross_entropy(x, cr.arange(x.shape[0]) % x.shape[1]),)
+
+    x = np.random.default_rng(1).normal(size=(256, 1000)).astype(dtype)
+    compare(trace(loss, ArrayType(x.shape, x.dtype)), [x], [None], 1e-5)
     for rows in (64, 2112, 2113, 5000):
         x = np.random.default_rng(rows).normal(size=(rows, 67)).astype(dtype)
         graph = trace(function, ArrayType(x.shape, x.dtype))

@@ -22,7 +22,7 @@ WORK = 1_500_000
 # A last tile overlaps the one before where that repeats at most this part of the work.
 WASTE = 0.05
 # Bytes of packed Y that a unit holds in the second cache.
-GROUP = 1 << 19
+GROUP = 3 << 18
 # Terms of k that one pass over a block of C adds, at most about this many.
 DEPTH = 640
 

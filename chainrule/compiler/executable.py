@@ -89,7 +89,9 @@ class Executable:
         self.groups: dict[int, tuple[group.Group, list[int]]] = {}      # by the first draft
         joined = group.grouped([without_nothing(k) for k in self.schedule.kernels],
                                self.schedule.targets)
-        for item in joined:
+        self.times: list[int] = []                 # members of a group run at one time
+        for time_, item in enumerate(joined):
+            self.times += [time_] * (len(item.kernels) if isinstance(item, group.Group) else 1)
             if isinstance(item, group.Group):
                 members = []
                 for kernel in item.kernels:
@@ -195,7 +197,7 @@ class Executable:
                 given[x.number] = cells
                 fixed.append((cells, array.ctypes.data))
                 cells += 1
-        self.memory = memory.plan(self.kernels, set(given), self.scratch)
+        self.memory = memory.plan(self.kernels, self.times, set(given), self.scratch)
         if settings.verify:
             memory.verify(self.memory)
         self.arena = np.zeros(self.memory.size + memory.ALIGN, np.uint8)

@@ -15,7 +15,7 @@ by_offset = attrgetter("offset")
 
 
 class Place(NamedTuple):
-    """An array's bytes in the arena, and the first and last kernel that need them."""
+    """An array's bytes in the arena, and the first and last time they are needed."""
 
     home: Array
     offset: int
@@ -32,24 +32,26 @@ class Memory(NamedTuple):
     places: dict[int, Place]
 
 
-def plan(kernels: Sequence[Kernel], given: set[int], scratch: Sequence[int]) -> Memory:
+def plan(kernels: Sequence[Kernel], times: Sequence[int], given: set[int],
+         scratch: Sequence[int]) -> Memory:
     """Offsets such that arrays which are needed at the same time do not overlap.
 
-    `given` arrays have memory elsewhere; `scratch[i]` bytes are needed by kernel i alone, which
-    are planned under the key -1 - i.
+    `times[i]` is when kernel i runs; kernels that take turns have one time. `given` arrays have
+    memory elsewhere; `scratch[i]` bytes are needed by kernel i alone, which are planned under the
+    key -1 - i.
     """
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     homes: dict[int, Array] = {}
-    for position, kernel in enumerate(kernels):
+    for time, kernel in zip(times, kernels, strict=True):
         for home in (*kernel.written(), *[x for x, _ in kernel.loads()]):
             if home.number not in given:
                 homes[home.number] = home
-                first.setdefault(home.number, position)
-                last[home.number] = position
+                first.setdefault(home.number, time)
+                last[home.number] = time
     wanted = [(number, homes[number], _aligned(home.size * home.dtype.itemsize), first[number],
                last[number]) for number, home in homes.items()]
-    wanted += [(-1 - i, kernels[i].array, _aligned(size), i, i)
+    wanted += [(-1 - i, kernels[i].array, _aligned(size), times[i], times[i])
                for i, size in enumerate(scratch) if size]
     # large ones first: small ones fit into what is left between them
     wanted.sort(key=lambda w: (-w[2], w[3]))
