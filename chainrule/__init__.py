@@ -38,6 +38,7 @@ from .tensor import Size, Tensor  # noqa: E402
 if _TYPE_CHECKING:
     from . import data, explain, func, io, nn, optim, testing, utils
     from .io import load, save
+    from .jit import compile, get_num_threads, num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
@@ -49,7 +50,8 @@ inf, pi, e = 1e400, 3.141592653589793, 2.718281828459045
 nan = inf - inf
 
 _SUBPACKAGES = ("data", "explain", "func", "io", "nn", "optim", "testing", "utils")
-_FROM = {"save": "io", "load": "io", "vmap": "func"}
+_FROM = {"compile": "jit", "get_num_threads": "jit", "load": "io", "num_threads": "jit",
+         "save": "io", "set_num_threads": "jit", "vmap": "func"}
 
 __all__ = sorted({  # noqa: PLE0605
     *creation.__all__, *random.__all__, *rows.__all__, *_FUNCTIONS, *_SUBPACKAGES, *_FROM,

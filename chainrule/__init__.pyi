@@ -20,6 +20,9 @@ from .autograd import is_grad_enabled as is_grad_enabled
 from .autograd import is_inference_mode_enabled as is_inference_mode_enabled
 from .autograd import no_grad as no_grad
 from .autograd import set_grad_enabled as set_grad_enabled
+from .compiler.threads import get_num_threads as get_num_threads
+from .compiler.threads import num_threads as num_threads
+from .compiler.threads import set_num_threads as set_num_threads
 from .core.config import settings as settings
 from .core.types import bool_ as _bool_
 from .core.types import float16 as _float16
@@ -207,6 +210,7 @@ from .functions.writing import index_put as index_put
 from .functions.writing import masked_scatter as masked_scatter
 from .io.state import load as load
 from .io.state import save as save
+from .jit.compiled import compile as compile
 from .random import Generator as Generator
 from .random import bernoulli as bernoulli
 from .random import default_generator as default_generator

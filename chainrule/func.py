@@ -100,7 +100,7 @@ def _pull(outputs: list[Any], cotangents: list[Any], leaves: list[Any]) -> list[
                         connected=connected)
     finally:
         state.recording = before
-    return [_cotangent(found.get(x._node), x, outer) for x in leaves]
+    return [_cut(_cotangent(found.get(x._node), x, outer), leaves) for x in leaves]
 
 
 def _cotangent(g: Any, x: Any, outer: bool) -> Any:
@@ -115,6 +115,8 @@ def seen_from_outside(roots: list[Any], wanted: list[Any]) -> bool:
     """Does the recording depend on tracked or abstract tensors other than `wanted`?"""
     if not roots:
         return False
+    if state.capture is not None:
+        return True
     if any(node.inputs or node.out is None for node in wanted):
         return True                                # a leaf on top of an outer graph, or abstract
     order = reachable(roots, min(n.seq for n in wanted))
@@ -150,12 +152,19 @@ def value_and_grad(f: Function, argnums: Any = 0, has_aux: bool = False) -> Func
 def _outside(y: Any, leaves: list[Any]) -> Any:
     """A result cut from the transform's own leaves, kept connected to what is outside."""
     if not isinstance(y, Tensor) or y._node is None or y._value is None:
-        return y
+        return _cut(y, leaves)
     own = [x._node for x in leaves]
     if seen_from_outside([y._node], own):
         return y
     order = reachable([y._node], min(n.seq for n in own)) if own else []
     return new(y._value) if y._node in affected(order, own) else y
+
+
+def _cut(y: Any, leaves: list[Any]) -> Any:
+    """In a compiled function: y, cut from the transform's leaves if nothing else is below it."""
+    if state.capture is None or not isinstance(y, Tensor):
+        return y
+    return state.capture.released(y, [x._node for x in leaves])
 
 
 def _outside_tree(tree: Any, leaves: list[Any]) -> Any:
@@ -240,7 +249,8 @@ def jvp(f: Function, primals: Any, tangents: Any, *, has_aux: bool = False) -> A
         dots = push(tensors, leaves, directions, connected)
     found = iter(dots)
     moved = [next(found) if isinstance(o, Value) else None for o in outputs]
-    filled = [d if d is not None else zeros_for(o) for d, o in zip(moved, outputs, strict=True)]
+    filled = [_cut(d, leaves) if d is not None else zeros_for(o)
+              for d, o in zip(moved, outputs, strict=True)]
     answer = (_outside_tree(y, leaves),
               unflatten(out_structure, filled))
     return (*answer, _outside_tree(aux, leaves)) if has_aux else answer

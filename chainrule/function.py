@@ -45,6 +45,11 @@ class Context:
             return self._given
         result = []
         for i, (array, node) in enumerate(self._kept):
+            if isinstance(array, Value):
+                own = self._node if i in self._outputs and self._node is not None and (
+                    self._node.shape == tuple(array.shape)) else node
+                result.append(new(array._value, own))  # type: ignore[attr-defined]
+                continue
             write = None if array is None else written_after(array, self._made_at)
             if write is not None:
                 raise OverwrittenError(
@@ -74,7 +79,8 @@ class Context:
         for i, x in enumerate(self._given):
             if any(x is out for out in outputs):
                 self._outputs.add(i)
-            self._kept.append((None, None) if x is None else (x._value, x._node))
+            self._kept.append((None, None) if x is None else (
+                x._value if state.capture is None else new(x._value, x._node), x._node))
         self._given = ()
 
 
@@ -121,12 +127,13 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """The operation on these arguments, recorded."""
         tensors = [x for x in args if isinstance(x, Value)]
-        if any(x._value is None for x in tensors):  # type: ignore[attr-defined]
+        traced = state.capture is not None and state.tracing == "compile"
+        if not traced and any(x._value is None for x in tensors):  # type: ignore[attr-defined]
             raise TracedValueError(
                 f"{cls.__name__}.apply at {Origin.now()} inside {state.tracing or 'a trace'}: a "
                 "custom function has no batching rule. Write it with tensor operations, whose "
                 "derivatives and batching are known.")
-        needs = tuple(isinstance(x, Value) and x._node is not None for x in args)  # type: ignore[attr-defined]
+        needs = tuple(isinstance(x, Value) and x.requires_grad for x in args)  # type: ignore[attr-defined]
         ctx = Context(needs)
         with autograd.no_grad():
             if "setup_context" in {n for c in cls.__mro__ for n in vars(c)}:
@@ -140,7 +147,7 @@ class Function:
                 raise GradientError(f"{cls.__name__}.forward returned {type(out).__name__} as "
                                     f"output {i}; it must return tensors")
         # An input returned as it is becomes an output of its own.
-        outputs = [new(out._value) if any(out is x for x in args) else out for out in outputs]
+        outputs = [out.detach() if any(out is x for x in args) else out for out in outputs]
         constant = [any(out is c for c in ctx._constant) or out.dtype.kind != "f"
                     for out in outputs]
         if state.recording and any(needs) and not all(constant):
@@ -160,14 +167,16 @@ def _recorded(cls: Any, ctx: Context, args: Sequence[Any], outputs: list[Any],
     rule = _Rule(cls, [ArrayType(tuple(o.shape), o.dtype) for o in live], constant, edges)
     prim = Primitive(cls.__name__, "general", _no_evaluation, _no_type, Variadic(rule.pull),
                      rule.push, None, lambda rng: [])
-    plan = Reads((2, *[0] * (len(args) - 1)), 0)
+    plan = Reads((2, *[0] * (len(args) - 1)), 0) if state.capture is None else None
     node = node_here(prim, edges, NO_PARAMS, (ctx, *[None] * (len(args) - 1)), None, plan, shape,
                      dtype)
     ctx._close(outputs, node.seq)
     if len(live) == 1:
-        live[0]._node = node
+        give(live[0], node)
         return outputs
-    packed = new(np.concatenate([o._value.ravel().astype(dtype) for o in live]), node)
+    with autograd.no_grad():
+        packed = cat([flatten(o).to(dtype) for o in live])
+    give(packed, node)
     start, result = 0, []
     for out, fixed in zip(outputs, constant, strict=True):
         if fixed:
@@ -177,6 +186,14 @@ def _recorded(cls: Any, ctx: Context, args: Sequence[Any], outputs: list[Any],
         result.append(packed[start:stop].reshape(*out.shape))
         start = stop
     return result
+
+
+def give(tensor: Any, node: Node) -> None:
+    """Let a result be that of `node`."""
+    if state.capture is not None:
+        state.capture.replaced(tensor, node)
+    else:
+        tensor._node = node
 
 
 class _Rule:

@@ -35,6 +35,8 @@ def root_of(x: Any) -> Any:
 
 def assign(x: Any, make: Callable[[Any], Any], what: str) -> Any:
     """Write make(x) into x's memory and history; returns x."""
+    if state.capture is not None:
+        return state.capture.assign(x, make, what)
     root = root_of(x)
     if x._value is None:
         refuse_ambiguous(root, what)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .core.bind import state
-from .core.errors import SettingError, ShapeError
+from .core.errors import SettingError, ShapeError, TracedValueError
+from .core.node import Origin
+from .core.primitive import TABLE
 from .core.record import new
 from .core.types import as_dtype, int64
 from .device import require_cpu
@@ -57,6 +60,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of this seed; returns the generator."""
+        refuse_while_traced("manual_seed()")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
             raise SettingError(f"a seed is a whole number, not {seed!r}")
         self._seed, self.drawn = int(seed) & 0xFFFFFFFFFFFFFFFF, 0
@@ -74,16 +78,19 @@ class Generator:
 
     def get_state(self) -> Tensor:
         """Seed and position, as an int64 tensor."""
+        refuse_while_traced("get_state()")
         return new(np.array([self._seed, self.drawn], np.uint64).view(np.int64))  # type: ignore[no-any-return]
 
     def set_state(self, value: Tensor) -> Generator:
         """Continue from what `get_state()` gave."""
+        refuse_while_traced("set_state()")
         seed, drawn = np.asarray(value.numpy(), np.int64).view(np.uint64)
         self._seed, self.drawn = int(seed), int(drawn)
         return self
 
     def key(self, count: int) -> Any:
         """The key of the next `count` numbers, which are thereby drawn."""
+        refuse_while_traced("key()")
         with self._lock:
             drawn = self.drawn
             self.drawn += count
@@ -91,7 +98,26 @@ class Generator:
 
     def uniform(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Uniform numbers in [0, 1), as a tensor."""
-        return bits(new(self.key(math.prod(shape))), shape=shape, dtype=dtype)
+        count = math.prod(shape)
+        key = new(self.key(count)) if state.capture is None else state.capture.key(self, count)
+        return bits(key, shape=shape, dtype=dtype)
+
+
+def refuse_while_traced(what: str) -> None:
+    """Generators are not moved by hand inside a compiled function."""
+    if state.capture is not None:
+        where = Origin.now()
+        raise TracedValueError(
+            f"{what} of a random generator at {where}: Python runs a compiled function only once, "
+            f"so this would happen once and not in each call.\n    {where.source()}\n"
+            "Do it before the call. What is drawn inside is the same as without cr.compile.")
+
+
+def drawn(source: Generator, count: int, numbers: Callable[[Any], Any]) -> Any:
+    """`numbers(key)` of the next `count` words as a tensor."""
+    if state.capture is not None:
+        return state.capture.drawn(source, count, numbers)
+    return new(numbers(source.key(count)))
 
 
 default_generator = Generator()
@@ -153,8 +179,16 @@ def _normal(shape: tuple[int, ...], dtype: Any, generator: Generator | None) -> 
     def make(s: tuple[int, ...]) -> Any:
         count = math.prod(s)
         half = (count + 1) // 2
-        drawn = words((generator or default_generator).key(2 * half), 2 * half)
-        flat = (drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        source = generator or default_generator
+        if state.capture is not None:
+            u = source.uniform((2 * half,), np.dtype(np.float64))
+            spread = TABLE["sqrt"](TABLE["log"](1.0 - u[:half]) * -2.0)
+            turn = u[half:] * (2.0 * math.pi)
+            pair = TABLE["concatenate"](spread * TABLE["cos"](turn), spread * TABLE["sin"](turn),
+                                        axis=0)
+            return pair[:count].to(dtype).reshape(s)
+        flat = (words(source.key(2 * half), 2 * half) >> np.uint64(11)).astype(
+            np.float64) * 2.0**-53
         radius = np.sqrt(-2.0 * np.log(1.0 - flat[:half]))
         angle = (2.0 * math.pi) * flat[half:]
         both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
@@ -205,9 +239,10 @@ def randint(low: int, high: Any = None, size: Any = None, *, generator: Generato
     span = int(high) - int(low)
 
     def make(s: tuple[int, ...]) -> Any:
-        source = generator or default_generator
-        drawn = words(source.key(math.prod(s)), math.prod(s)).reshape(s)
-        return new(((drawn % np.uint64(span)).astype(np.int64) + low).astype(as_dtype(dtype)))
+        def numbers(key: Any) -> Any:
+            found = words(key, math.prod(s)).reshape(s) % np.uint64(span)
+            return (found.astype(np.int64) + low).astype(as_dtype(dtype))
+        return drawn(generator or default_generator, math.prod(s), numbers)
 
     return draw(make, shape_of((size,)))  # type: ignore[no-any-return]
 
@@ -230,8 +265,10 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = int64,
         raise SettingError(f"randperm: n cannot be negative, got {n}")
 
     def make(s: tuple[int, ...]) -> Any:
-        drawn = words((generator or default_generator).key(math.prod(s)), math.prod(s)).reshape(s)
-        return new(np.argsort(drawn, axis=-1, kind="stable").astype(as_dtype(dtype)))
+        def numbers(key: Any) -> Any:
+            found = words(key, math.prod(s)).reshape(s)
+            return np.argsort(found, axis=-1, kind="stable").astype(as_dtype(dtype))
+        return drawn(generator or default_generator, math.prod(s), numbers)
 
     return draw(make, (int(n),))  # type: ignore[no-any-return]
 

@@ -12,13 +12,16 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import autograd
-from .core.bind import Value
+from .core.bind import Value, state
+from .core.changes import changed
 from .core.config import settings
 from .core.cuts import note_cut
 from .core.errors import DtypeError, ForeignTensorError, GradientError, LeafError, ShapeError
 from .core.node import Node, version
 from .core.primitive import TABLE, Primitive
 from .core.record import (
+    INPUT,
+    UNREAD,
     apply,
     binary_operator,
     extra,
@@ -162,8 +165,10 @@ class Tensor(Methods, Value):
         node = self._node
         if node is None:
             return False
-        if self._value is not None or node.prim is None:
+        if self._value is not None:
             return True
+        if node.prim is None:
+            return node.plan is not INPUT
         return node.plan is None and node.dtype.kind == "f"
 
     @requires_grad.setter
@@ -173,7 +178,8 @@ class Tensor(Methods, Value):
     @property
     def is_leaf(self) -> bool:
         """Was it made by the user rather than computed from tracked tensors?"""
-        return self._node is None or self._node.prim is None
+        node = self._node
+        return node is None or node.prim is None or (node.plan is UNREAD and self._value is None)
 
     @property
     def grad_fn(self) -> Node | None:
@@ -204,10 +210,14 @@ class Tensor(Methods, Value):
 
     @data.setter
     def data(self, value: Tensor) -> None:
+        if state.capture is not None:
+            state.capture.replace_data(self, value)
+            return
         other = value._value if isinstance(value, Tensor) else np.asarray(value, self.dtype)
         if self._node is not None and (other.shape != self.shape or other.dtype != self.dtype):
             self._node = leaf_node(self, other.shape, other.dtype) if self.is_leaf else self._node
         self._value = other
+        changed()
 
     @property
     def device(self) -> device:
@@ -242,7 +252,9 @@ class Tensor(Methods, Value):
 
     def is_contiguous(self) -> bool:
         """Do the elements lie in row-major order without gaps?"""
-        return bool(self._value is None or self._value.flags.c_contiguous)
+        if self._value is None:
+            return state.capture is None or bool(state.capture.is_in_order(self))
+        return bool(self._value.flags.c_contiguous)
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps between neighbours along the axes, in elements."""
@@ -376,18 +388,24 @@ class Tensor(Methods, Value):
                     f"requires_grad = False on a computed tensor ({type_of(self)}, "
                     f"{self._node.name} at {self._node.origin}): only a leaf can stop requiring "  # type: ignore[union-attr]
                     "its gradient. Use x.detach() for a version without history.")
-            self._node = None
+            if self._node is not None:
+                self._node = None
+                changed()
             return self
         if self.dtype.kind != "f":
             raise LeafError(f"a tensor of dtype {self.dtype} cannot require a gradient: whole "
                             "numbers and bools do not change continuously. Make it float: "
                             "x.float().requires_grad_()")
-        if self._node is None:
+        if state.capture is not None:
+            state.capture.require_grad(self)
+        elif self._node is None:
             self._node = leaf_node(self, self._value.shape, self._value.dtype)
         return self
 
     def detach(self) -> Tensor:
         """The same memory as a tensor no gradient flows through."""
+        if state.capture is not None:
+            return state.capture.detach(self)  # type: ignore[no-any-return]
         if self._value is None:
             return apply(TABLE["stop_gradient"], (self,), {})  # type: ignore[no-any-return]
         if self._node is not None:
@@ -396,7 +414,9 @@ class Tensor(Methods, Value):
 
     def detach_(self) -> Tensor:
         """Cut this tensor itself from its history."""
-        if self._value is None:
+        if state.capture is not None:
+            state.capture.cut(self)
+        elif self._value is None:
             self._node = self.detach()._node
         else:
             note_cut("detach_()")
@@ -500,6 +520,8 @@ class Tensor(Methods, Value):
 
     def contiguous(self) -> Tensor:
         """The tensor itself if its elements lie in order, else a copy in order."""
+        if state.capture is not None and self._value is None:
+            return state.capture.in_order(self)  # type: ignore[no-any-return]
         return self if self.is_contiguous() else self.clone()
 
     def __deepcopy__(self, memo: Any) -> Tensor:
@@ -560,12 +582,14 @@ class Handle:
         self._hooks = weakref.ref(hooks) if isinstance(hooks, _Hooks) else (lambda: hooks)
         self._key = _handle_key()
         hooks[self._key] = hook
+        changed()
 
     def remove(self) -> None:
         """Take the hook away."""
         hooks = self._hooks()
         if hooks is not None:
             hooks.pop(self._key, None)
+            changed()
 
     def __enter__(self) -> Handle:
         return self
@@ -611,6 +635,8 @@ def describe(x: Tensor) -> str:
     """How a tensor prints."""
     value = x._value
     parts = []
+    if value is None and state.tracing == "compile":
+        raise refuse_number("the text of a tensor (print, format, repr)")
     if value is None:
         parts.append(f"<{type_of(x)}, traced>")
     else:

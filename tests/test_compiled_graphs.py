@@ -17,7 +17,8 @@ UNARY = [
     lambda x: x.tanh(), lambda x: x.sin(), lambda x: (x * 0.3).exp(), lambda x: x.relu(),
     lambda x: x * 2 - 1, lambda x: -x, lambda x: x.abs(), lambda x: x.square(),
     lambda x: 1 / (x.square() + 1), lambda x: (x.abs() + 0.5).log(), lambda x: x.sigmoid(),
-    lambda x: cr.where(x > 0.1, x, x * 0.5), lambda x: x.clamp(-0.7, 0.9), lambda x: (x * 1.37 + 0.21).floor() + x,
+    lambda x: cr.where(x > 0.1, x, x * 0.5), lambda x: x.clamp(-0.7, 0.9),
+    lambda x: (x * 1.37 + 0.21).floor() + x,
     lambda x: (x > 0).to(x.dtype) * x, lambda x: x ** 3, lambda x: (x * x + 0.3).sqrt(),
     lambda x: cr.nn.functional.gelu(x), lambda x: cr.nn.functional.softplus(x),
 ]

@@ -191,7 +191,7 @@ def _listed(x: Any) -> list[Any]:
 
 def seed(y: Any, g: Any, on_tensors: bool, what: str) -> Any:
     """The cotangent to start from at `y`: given, or one for a single number."""
-    if y._node is None:
+    if y._node is None or (state.capture is not None and not state.capture.depends(y)):
         raise no_graph(y, what)
     if g is None:
         if y.numel() != 1:
@@ -265,7 +265,12 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             targets[x._node] = x
         wanted = list(targets)
     mode = state.recording
-    state.recording = mode if create_graph or (on_tensors and mode) else 0
+    capture = state.capture
+    if capture is not None:
+        wanted = capture.before_backward(ys, wanted, retain)
+        state.recording = max(mode, 1) if create_graph else 0
+    else:
+        state.recording = mode if create_graph or (on_tensors and mode) else 0
     try:
         if create_graph and not state.recording:
             state.recording = 1
@@ -275,8 +280,12 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
     for node, g in found.items():
         tensor = targets.get(node) if targets else (node.out() if node.out is not None else None)
         if tensor is None:
+            if capture is not None:
+                capture.refuse_history(node)
             continue
-        if (tensor._grad is None and tensor._extra is None and not on_tensors
+        if capture is not None:
+            capture.accumulate(tensor, g, create_graph)
+        elif (tensor._grad is None and tensor._extra is None and not on_tensors
                 and type(g) is np.ndarray and g.dtype is node.dtype):
             tensor._grad = new(g)
         else:
@@ -315,7 +324,7 @@ def accumulate(tensor: Any, node: Node, g: Any, on_tensors: bool) -> None:
 def require_grad(x: Any, what: str) -> None:
     if not isinstance(x, Value):
         raise LeafError(f"{what}: expected tensors, got {type(x).__name__}")
-    if x._node is None:  # type: ignore[attr-defined]
+    if not x.requires_grad:  # type: ignore[attr-defined]
         raise LeafError(f"{what}: a tensor ({type_of(x)}) does not require a gradient. Call "
                         "x.requires_grad_() before it is used.")
 
@@ -348,6 +357,9 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
     roots = [(y._node, seed(y, g, on_tensors, "autograd.grad()"))
              for y, g in zip(ys, gs, strict=True)]
     mode = state.recording
+    if state.capture is not None:
+        state.capture.before_backward(ys, [x._node for x in xs],
+                                      create_graph if retain_graph is None else retain_graph)
     state.recording = max(mode, 1) if create_graph else 0
     try:
         found = reverse(roots, [x._node for x in xs], on_tensors=on_tensors,

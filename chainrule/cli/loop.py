@@ -1,8 +1,7 @@
-"""The training loop: forward, loss, backward, step.
+"""The training loop: what happens in each step and epoch, counted.
 
-Everything else here counts what happened, so that a run can be shown, stopped and resumed. Random
-numbers depend on (seed, epoch, step) alone; a resumed run therefore repeats an uninterrupted one
-bit by bit.
+The counts are what lets a run be shown, stopped and resumed. Random numbers depend on (seed, epoch,
+step) alone; a resumed run therefore repeats an uninterrupted one bit by bit.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 import chainrule as cr
-from chainrule import nn
 from chainrule.core.errors import ChainruleError
 from chainrule.data import DataLoader
 
 from .preparation import Part
+from .step import Stepper, worth_compiling
 
 Array = npt.NDArray[Any]
 
@@ -81,6 +80,7 @@ class Progress:
 class Job:
     """What a training run works with. `schedule` may be None, `clip` too."""
 
+    stepper: Stepper
     model: Any
     parameters: dict[str, Any]
     loss_function: Any
@@ -104,7 +104,7 @@ def train(
     """Train until `epochs` are complete; False when `keep_going`, asked after each step, is."""
     while progress.epoch < epochs:
         begun = time.perf_counter()
-        if not train_epoch(job, progress, keep_going):
+        if not train_epoch(job, progress, epochs, keep_going):
             return False
         finish_epoch(job, progress)
         progress.seconds.append(time.perf_counter() - begun)
@@ -113,31 +113,28 @@ def train(
     return True
 
 
-def train_epoch(job: Job, progress: Progress, keep_going: Callable[[Progress], bool]) -> bool:
+def train_epoch(
+    job: Job, progress: Progress, epochs: int, keep_going: Callable[[Progress], bool]
+) -> bool:
     """One pass over the training part, or what is left of it."""
     epoch, totals = progress.epoch + 1, progress.totals
     assert job.loader.generator is not None
     job.loader.generator.manual_seed(seed_for(job.seed, epoch))
     job.model.train()
     for x, y in islice(job.loader, totals.steps, None):
-        cr.manual_seed(seed_for(job.seed, epoch, totals.steps + 1))  # for dropout
-        job.optimizer.zero_grad()
-        outputs = job.model(x)
-        loss = job.loss_function(outputs, y)
-        loss.backward()
-        norms = gradient_norms(job.parameters)
-        require_sane(job, progress, loss.item(), norms)
-        if job.clip is not None:
-            nn.utils.clip_grad_norm_(job.parameters.values(), job.clip)
-        job.optimizer.step()
+        seed = seed_for(job.seed, epoch, totals.steps + 1)
+        compiled = worth_compiling(*batches_like(len(x), job, progress, epochs))
+        loss, outputs, lengths = job.stepper(x, y, seed, compiled)
+        norms = dict(zip(job.parameters, lengths, strict=True))
+        require_sane(job, progress, loss, norms)
         if job.schedule is not None:
             job.schedule.step()
 
         totals.steps += 1
         totals.rows += len(x)
-        totals.loss += loss.item() * len(x)
+        totals.loss += loss * len(x)
         if job.classifies:
-            totals.right += count_right(outputs.detach().numpy(), y.numpy())
+            totals.right += count_right(outputs, y.numpy())
         for name, norm in norms.items():
             totals.norms[name] = totals.norms.get(name, 0.0) + norm
         if not keep_going(progress):
@@ -197,13 +194,17 @@ def seed_for(seed: int, epoch: int, step: int = 0) -> int:
     return ((seed * 1_000_003 + epoch) * 1_000_033 + step) % 2**63
 
 
-def gradient_norms(parameters: dict[str, Any]) -> dict[str, float]:
-    """The Euclidean norm of each parameter's gradient."""
-    norms = {}
-    for name, parameter in parameters.items():
-        flat = parameter.grad.numpy().ravel()
-        norms[name] = math.sqrt(float(np.dot(flat, flat)))
-    return norms
+def batches_like(rows: int, job: Job, progress: Progress, epochs: int) -> tuple[int, int]:
+    """How many batches of that many rows came before, and how many the whole run is to have.
+
+    All batches of an epoch have one size, but for a smaller last one.
+    """
+    size = job.loader.batch_size
+    assert size is not None
+    if rows < size:
+        return progress.epoch, epochs
+    full = len(job.training) // size
+    return progress.epoch * full + progress.totals.steps, epochs * full
 
 
 def total_norm(norms: dict[str, float]) -> float:

@@ -12,6 +12,7 @@ from .preparation import Prepared
 from .results import Results, Score
 from .screen import FIELD, Screen
 from .settings import Settings
+from .step import BEFORE, WORTH, Cost
 
 MOST_SHOWN_CLASSES = 20
 PAIRS = 8  # of confused classes, when the matrix does not fit
@@ -119,15 +120,16 @@ def show_curve(screen: Screen, progress: Progress) -> None:
 
 def show_results(
     screen: Screen, results: Results, progress: Progress, description: Description,
-    shapes: dict[str, tuple[int, ...]],
+    shapes: dict[str, tuple[int, ...]], cost: Cost,
 ) -> None:
-    """Scores, confusion, gradient norms, time, verdict."""
+    """Scores, time, confusion, gradient norms, verdict."""
     for name, text in score_fields(results):
         screen.field(name, text)
     seconds = progress.seconds
     if seconds:
         each = sum(seconds) / len(seconds)
         screen.field("time", f"{duration(sum(seconds))}, {duration(each)} per epoch")
+    screen.field("compiled", cost_text(cost))
     screen.line()
     if results.confusion is not None:
         show_confusion(screen, results, description.classes)
@@ -163,10 +165,28 @@ def number_fields(score: Score) -> str:
     return f"RMSE {number(score.rmse)}{r2}"
 
 
+def cost_text(cost: Cost) -> str:
+    """What compiling the step cost and brought: '62 µs a step instead of 1.1 ms; ...'."""
+    python = "" if cost.python_step is None else duration(cost.python_step)
+    if not cost.sizes:
+        reason = cost.reason or f"it begins after {BEFORE} steps of a run of at least {WORTH}"
+        return f"no, {python} a step: {reason}"
+    text = ""
+    if cost.compiled_step is not None:
+        text = f"{duration(cost.compiled_step)} a step"
+        text += (f" instead of {python}" if python else "") + "; "
+    batches = f" {cost.sizes} batch sizes" if cost.sizes > 1 else ""
+    target = " for NumPy" if cost.mode == "numpy" else ""
+    text += f"compiling{batches}{target} took {duration(cost.seconds)}"
+    text += ", from the cache" if cost.cached else ""
+    return text + (f"\nthen given up: {cost.reason}" if cost.reason else "")
+
+
 def duration(seconds: float) -> str:
     """A time in a unit that suits it."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
+    if seconds < 0.9995:
+        value, unit = (1e3 * seconds, "ms") if seconds >= 0.9995e-3 else (1e6 * seconds, "µs")
+        return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"

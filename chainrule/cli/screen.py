@@ -17,7 +17,7 @@ NARROWEST, WIDEST = 40, 100
 
 # Used when the output's encoding has no such characters.
 PLAIN = str.maketrans({"→": ">", "·": ".", "█": "#", "▌": "#", "─": "-", "│": "|", "┤": "|",
-                       "└": "+", "×": "x", "²": "2", "…": "~", "−": "-"})
+                       "└": "+", "×": "x", "²": "2", "…": "~", "−": "-", "µ": "u"})
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Settings:
     epochs: int | None = None
     seed: int = 0
     validation: float | None = None
+    eager: bool | None = None
 
     def for_task(self, task: str, training_rows: int) -> Settings:
         """The same with every None and 'auto' decided, for `task` and that many rows."""
@@ -188,6 +189,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--epochs", metavar="N", type=between(int, 1, 10**6),
                        help="passes over the data (default: 30, more for few rows, 10 for "
                             "many)")
+
+    group.add_argument("--eager", action="store_const", const=True,
+                       help="run each step by Python instead of compiling it, to compare")
 
     group = parser.add_argument_group("files")
     group.add_argument("--save", metavar="FILE",

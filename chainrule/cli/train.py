@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +28,7 @@ from .preparation import Prepared, count_training_rows, prepare
 from .results import Results, as_json, measure
 from .screen import Bar, Screen, progress_bar, standard_screen
 from .settings import Settings, UsageError, given_settings
+from .step import Stepper
 
 REDRAW = 0.05  # seconds between two looks of the bar
 MOST_EPOCH_LINES = 50  # without a terminal
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         content = as_json(results, this.progress, {
             "chainrule": cr.__version__, "data": args.data, "model": str(path),
             "settings": this.settings.to_json(), "classes": list(this.description.classes),
+            "compile": asdict(this.job.stepper.cost),
         })
         write_atomically(args.json, (json.dumps(content, indent=2) + "\n").encode(), args.force)
     show(this, results, screen, args, path, shapes, stopped)
@@ -168,8 +170,11 @@ def set_up(examples: Examples, settings: Settings, saved: Saved | None) -> Run:
         progress = saved.progress
         model.load_state_dict(saved.state["model"])
         schedule = resume_schedule(settings, saved, optimizer, progress, total, len(loader))
+    parameters = dict(model.named_parameters())
+    stepper = Stepper(model, loss_function, optimizer, list(parameters.values()), settings.clip,
+                      bool(settings.eager))
     job = Job(
-        model=model, parameters=dict(model.named_parameters()), loss_function=loss_function,
+        stepper=stepper, model=model, parameters=parameters, loss_function=loss_function,
         optimizer=optimizer, schedule=schedule, loader=loader, training=data.training,
         held_out=data.held_out, seed=settings.seed, clip=settings.clip,
     )
@@ -304,7 +309,8 @@ def show(
         screen.line(report.quiet_line(results, str(path)))
         return
     report.show_curve(screen, this.progress)
-    report.show_results(screen, results, this.progress, this.description, shapes)
+    report.show_results(screen, results, this.progress, this.description, shapes,
+                        this.job.stepper.cost)
     if stopped:
         epoch = min(this.progress.epoch + 1, this.epochs)
         at = f"in epoch {epoch} of {this.epochs}, step {this.progress.totals.steps} of "

@@ -50,7 +50,7 @@ def measured(exe: Executable, runs: int) -> list[float]:
     try:
         return _measured(exe, runs, cycles)
     finally:
-        exe.cells[:len(arrays)] = before
+        exe.cells[:len(arrays)] = before  # type: ignore[assignment]
 
 
 def _measured(exe: Executable, runs: int, cycles: Any) -> list[float]:

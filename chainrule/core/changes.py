@@ -1,7 +1,7 @@
-"""One number that moves when something is written that compiled code took for fixed.
+"""Numbers that move when something is written that compiled code took for fixed.
 
-A compiled function compares the number on each call and looks at modules and optimisers only when
-it moved. What moves it are writes to their attributes and to the dictionaries below.
+A compiled function compares them on each call and looks at modules and optimisers only when they
+moved. What moves them are writes to attributes and to the dictionaries below.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from .node import tick
 
 
 class Changes:
-    """When the last such write was, on the clock of the nodes."""
+    """When the last such write was, on the clock of the nodes.
 
-    __slots__ = ("moment",)
+    moment   to a module, to the state of an optimiser, to hooks and flags of tensors
+    options  to the options of a group of an optimiser: what schedulers do all the time
+    """
+
+    __slots__ = ("moment", "options")
 
     def __init__(self) -> None:
         self.moment = 0
+        self.options = 0
 
 
 changes = Changes()
@@ -29,27 +34,34 @@ def changed() -> None:
     changes.moment = tick()
 
 
+def option_changed() -> None:
+    """Say that an option of an optimiser was written."""
+    changes.options = tick()
+
+
 class Watched(dict[Any, Any]):
     """A dictionary whose writes are noticed. It is read at the speed of a plain one."""
 
     __slots__ = ()
 
+    _written = staticmethod(changed)
+
     def __setitem__(self, key: Any, value: Any) -> None:
         dict.__setitem__(self, key, value)
-        changed()
+        self._written()
 
     def __delitem__(self, key: Any) -> None:
         dict.__delitem__(self, key)
-        changed()
+        self._written()
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         dict.update(self, other)
-        changed()
+        self._written()
         return self
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         dict.update(self, *args, **kwargs)
-        changed()
+        self._written()
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         if key not in self:
@@ -58,20 +70,28 @@ class Watched(dict[Any, Any]):
 
     def pop(self, *args: Any) -> Any:
         value = dict.pop(self, *args)
-        changed()
+        self._written()
         return value
 
     def popitem(self) -> Any:
         item = dict.popitem(self)
-        changed()
+        self._written()
         return item
 
     def clear(self) -> None:
         dict.clear(self)
-        changed()
+        self._written()
 
     def copy(self) -> Any:
         return dict(self)
+
+
+class WatchedOptions(Watched):
+    """A group of an optimiser."""
+
+    __slots__ = ()
+
+    _written = staticmethod(option_changed)
 
 
 class WatchedStates(defaultdict[Any, Any]):

@@ -73,8 +73,8 @@ SWITCHES = {
         Switch("show", ", ".join(SHOW_CHANNELS), (),
                "print what a stage produced, to standard error", _channels),
         Switch("compile", "native, numpy, off", "native",
-               "how compiled functions run: as machine code, row by row in NumPy, or as if they were "
-               "not compiled", lambda v: v if v in ("native", "numpy", "off") else None),
+               "how compiled functions run: as machine code, row by row in NumPy, or by Python",
+               lambda v: v if v in ("native", "numpy", "off") else None),
         Switch("num_threads", "a whole number from 1 to 64, or 0 for what the machine offers", 0,
                "how many threads a compiled function uses at first", _threads),
         Switch("cache", "true, false", True,

@@ -173,9 +173,9 @@ def scope_path(scope: Any) -> str:
 
 
 class Write:
-    """The last in-place write to a storage."""
+    """The last in-place write to a storage. Those who always write many together share one."""
 
-    __slots__ = ("count", "place", "seq", "storage", "what")
+    __slots__ = ("count", "place", "seq", "shared", "storage", "what")
 
     def __init__(self) -> None:
         self.seq = 0
@@ -183,6 +183,7 @@ class Write:
         self.place: tuple[Any, int] = (None, 0)
         self.what = ""
         self.storage: Any = None
+        self.shared: tuple[Write, ...] = ()
 
     @property
     def origin(self) -> Origin:
@@ -219,6 +220,13 @@ def _forget(key: int, _: Any) -> None:
     writes.pop(key, None)
 
 
+def share_record(array: Any, shared: Write) -> None:
+    """A write noted in `shared` is one to the memory behind `array` from now on."""
+    found = write_record(array)
+    if not any(known is shared for known in found.shared):
+        found.shared = (*found.shared, shared)
+
+
 def wrote(array: Any, what: str = "an in-place operation",
           place: tuple[Any, int] | None = None) -> None:
     """Say that the memory behind `array` was changed in place, at the user's line or at `place`."""
@@ -239,10 +247,12 @@ def wrote_all(records: Iterable[Write], what: str, place: tuple[Any, int]) -> No
 def version(array: Any) -> int:
     """How often the memory behind `array` was written in place."""
     found = writes.get(id(storage_of(array)))
-    return 0 if found is None else found.count
+    return 0 if found is None else found.count + sum(w.count for w in found.shared)
 
 
 def written_after(array: Any, seq: int) -> Write | None:
     """The write that changed `array` after moment `seq`, if there was one."""
     found = writes.get(id(storage_of(array)))
-    return found if found is not None and found.seq > seq else None
+    if found is None or found.seq > seq:
+        return found
+    return next((shared for shared in found.shared if shared.seq > seq), None)

@@ -51,6 +51,9 @@ def set_handle(cls: type) -> None:
 def new(value: Any, node: Node | None = None) -> Any:
     """A Tensor around an array that is already right."""
     tensor = _blank(Tensor)
+    if tracers and value is None and state.capture is not None:
+        state.capture.fill(tensor, node)
+        return tensor
     tensor._value = value
     tensor._node = node
     tensor._grad = None

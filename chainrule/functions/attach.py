@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from chainrule import autograd, random
-from chainrule.core.bind import Value, bind
+from chainrule.core.bind import Value, bind, state
 from chainrule.core.errors import DtypeError, GradientError, ShapeError
 from chainrule.core.node import wrote
 from chainrule.core.primitive import TABLE
@@ -76,7 +76,11 @@ def add_inplace_value(self: Tensor, value: Any, what: str) -> Tensor:
     """The value written over all of self, which stays connected: its old gradient becomes 0."""
     def make(x: Any) -> Any:
         y = fitted(value, tuple(x.shape), x)
-        if y._node is not None:
+        if state.capture is not None:
+            replaces = y.requires_grad or not (state.recording and x.requires_grad)
+        else:
+            replaces = y._node is not None
+        if replaces:
             return bind(TABLE["identity"], y)      # a node of its own, not that of the source
         if x._node is None:
             return y

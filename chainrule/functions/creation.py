@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.core.bind import state
 from chainrule.core.config import settings
 from chainrule.core.errors import DtypeError, SettingError, ShapeError
 from chainrule.core.record import new
@@ -24,8 +25,8 @@ __all__ = ["DoubleTensor", "FloatTensor", "LongTensor", "arange", "as_tensor", "
 
 
 def _made(value: Any, requires_grad: bool) -> Tensor:
-    x = new(value)
-    return x.requires_grad_() if requires_grad else x  # type: ignore[no-any-return]
+    x: Tensor = value if isinstance(value, Tensor) else new(value)
+    return x.requires_grad_() if requires_grad else x
 
 
 def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
@@ -38,6 +39,9 @@ def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
     dtype('int64')
     """
     require_cpu(device)
+    if state.capture is not None and isinstance(data, Tensor):
+        return _made(data.detach().clone() if dtype is None else data.detach().to(dtype, copy=True),
+                     requires_grad)
     return _made(array_from(data, dtype), requires_grad)
 
 

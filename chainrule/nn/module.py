@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 import numpy as np
 
 from chainrule.core.bind import state as recording
+from chainrule.core.changes import Watched, changed
 from chainrule.core.errors import ChainruleError, SettingError
 from chainrule.core.node import PACKAGE, user_frame, wrote
 from chainrule.device import refuse_cuda, require_cpu
@@ -86,9 +87,10 @@ class Module:
             raise TypeError(f"{type(self).__name__} takes no arguments, and got {len(args)}: "
                             "Module keeps nothing of them")
         vars(self).update(
-            training=True, _parameters={}, _buffers={}, _modules={},
-            _non_persistent_buffers_set=set(), _forward_hooks={}, _forward_pre_hooks={},
-            _backward_hooks={}, _backward_pre_hooks={}, _plain=False, _shapes=None, _searched=0)
+            training=True, _parameters=Watched(), _buffers=Watched(), _modules=Watched(),
+            _non_persistent_buffers_set=set(), _forward_hooks=Watched(),
+            _forward_pre_hooks=Watched(), _backward_hooks=Watched(), _backward_pre_hooks=Watched(),
+            _plain=False, _shapes=None, _searched=0)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -162,6 +164,7 @@ class Module:
                     registry[name] = own[name] = value
                     return
             object.__setattr__(self, name, value)
+            changed()
 
     def _claim(self, name: str, registry: str) -> dict[str, Any]:
         """The registry that `name` goes to, with the name taken out of the others."""
@@ -178,6 +181,7 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
+        changed()
         for registry in _REGISTRIES:
             self.__dict__[registry].pop(name, None)
         self._non_persistent_buffers_set.discard(name)
@@ -483,12 +487,11 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros."""
         for parameter in self.parameters():
-            if parameter.grad is not None:
-                if set_to_none:
-                    parameter.grad = None
-                else:
-                    parameter.grad = parameter.grad.detach()
-                    parameter.grad.zero_()
+            if set_to_none:           # unread, so that a compiled step need not know what was there
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad = parameter.grad.detach()
+                parameter.grad.zero_()
 
     # ------------------------------------------------------------ hooks
 

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from chainrule.autograd import enable_grad, no_grad
+from chainrule.core.bind import state as recording
+from chainrule.core.changes import WatchedOptions, WatchedStates, changed
 from chainrule.core.errors import SettingError
+from chainrule.core.node import PACKAGE
 from chainrule.core.record import new
 from chainrule.tensor import Tensor
 
@@ -43,7 +46,7 @@ class Optimizer:
         if isinstance(params, set | frozenset):
             raise TypeError("parameters in a set have no fixed order from run to run: use a list")
         self.defaults: Group = dict(defaults)
-        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.state: defaultdict[Tensor, dict[str, Any]] = WatchedStates()
         self.param_groups: list[Group] = []
         self._walks: list[Walk | None] = []
         self._stepped = False
@@ -69,6 +72,11 @@ class Optimizer:
     def _initial(self, group: Group, slot: str) -> float:
         """The value a slot starts from."""
         return 0.0
+
+    def _starts_at_zero(self, group: Group) -> bool:
+        """Does the formula do the same on a first step as later, with slots as they start?"""
+        return type(self)._formula.__module__.startswith(f"{PACKAGE}.") and not group.get(
+            "dampening")
 
     def _merge_below(self, group: Group) -> int:
         """Parameters of at most this many elements are gathered: the fewer passes the less."""
@@ -102,7 +110,7 @@ class Optimizer:
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"a parameter group is a dict, not {type(param_group).__name__}")
-        group = dict(param_group)
+        group = WatchedOptions(param_group)
         given = group.get("params")
         if isinstance(given, Tensor):
             given = [given]
@@ -132,6 +140,7 @@ class Optimizer:
         self._check_options(group)
         self.param_groups.append(group)
         self._walks.append(None)
+        changed()
 
     def _places(self) -> Iterable[tuple[str, Tensor]]:
         for number, group in enumerate(self.param_groups):
@@ -167,13 +176,13 @@ class Optimizer:
         """Drops every gradient (or fills it with zeros where `set_to_none` is False)."""
         for group in self.param_groups:
             for p in group["params"]:
+                if set_to_none:       # unread, so that a compiled step need not know what was there
+                    p._grad = None
+                    continue
                 grad = p._grad
                 if grad is not None:
-                    if set_to_none:
-                        p._grad = None
-                    else:
-                        p._grad = grad.detach()
-                        p._grad.zero_()
+                    p._grad = grad.detach()
+                    p._grad.zero_()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient.
@@ -181,6 +190,8 @@ class Optimizer:
         `closure`, if given, clears the gradients, computes the loss, calls backward and returns
         the loss, which `step` then returns.
         """
+        if recording.capture is not None:
+            return recording.capture.optimizer_step(self, closure)
         if self._pre_hooks:
             for hook in list(self._pre_hooks.values()):
                 hook(self, (closure,), {})
@@ -214,9 +225,11 @@ class Optimizer:
         with no_grad():
             for p in params:
                 state, fresh = self._state_of(group, p, names)
+                if recording.capture is not None:
+                    fresh = id(p) in recording.capture.fresh
                 step = None
                 if self.counts_steps:
-                    state["step"] = state["step"] + 1
+                    state["step"].add_(1)
                     step = state["step"].double()    # 1 − β₂ᵗ cancels: float32 is too coarse
                 slots = tuple(state[name] for name in names)
                 grad = -p.grad if group["maximize"] else p.grad  # type: ignore[operator]
@@ -237,7 +250,7 @@ class Optimizer:
             fresh = True
         for name in names:
             if state.get(name) is None:
-                value = np.full(p.shape, self._initial(group, name), p._value.dtype)
+                value = np.full(p.shape, self._initial(group, name), p.dtype)
                 state[name] = new(value)
                 fresh = True
         return state, fresh
@@ -284,7 +297,7 @@ class Optimizer:
                     f"has {len(saved['params'])}: it was saved for another model")
         by_number = {i: p for own, saved in zip(self.param_groups, groups, strict=True)
                      for i, p in zip(saved["params"], own["params"], strict=True)}
-        state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        state: defaultdict[Tensor, dict[str, Any]] = WatchedStates()
         for key, kept in state_dict["state"].items():
             p = by_number.get(key, by_number.get(int(key)))
             if p is None:
@@ -296,6 +309,7 @@ class Optimizer:
             del saved["params"]
             own.update(copy.deepcopy(saved))
         self.state = state
+        changed()
         self._walks = [None] * len(self.param_groups)
 
     def __getstate__(self) -> dict[str, Any]:
