@@ -18,7 +18,7 @@ LEVEL2_WAY = 1 << 16
 LEVEL1_WAY = 1 << 12
 # A product is cut into this many units of work, or fewer of WORK operations, for threads to share.
 UNITS = 6
-WORK = 1_500_000
+WORK = 700_000
 # A last tile overlaps the one before where that repeats at most this part of the work.
 WASTE = 0.05
 # Bytes of packed Y that a unit holds in the second cache.

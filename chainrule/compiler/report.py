@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import textwrap
 import time
 from typing import Any
 
@@ -85,9 +87,15 @@ def lines(kernel: Kernel) -> list[str]:
     """The user's lines that a kernel comes from, each once."""
     arrays = [*kernel.arrays, *(kernel.finish.arrays if kernel.finish is not None else ())]
     origins = [x.origin.origin for x in arrays if x.origin is not None]
-    found = [f"{o.file}:{o.line}" + (f" ({o.module})" if o.module else "")
+    found = [f"{short(o.file)}:{o.line}" + (f" ({o.module})" if o.module else "")
              for o in origins if o.file]
     return list(dict.fromkeys(found))
+
+
+def short(path: str) -> str:
+    """The path as one would type it here."""
+    here = os.getcwd() + os.sep
+    return path[len(here):] if path.startswith(here) else path
 
 
 def text(exe: Executable, runs: int = 0) -> str:
@@ -98,7 +106,7 @@ def text(exe: Executable, runs: int = 0) -> str:
             f"functions · {quantity(made['flops'], 'FLOP')} · {quantity(made['bytes'], 'B')} moved")
     memory = (f"memory {quantity(made['arena'], 'B')}, {quantity(made['buffers'], 'B')} without "
               "sharing")
-    rows = [head, memory, made["target"], ""]
+    rows = [head, memory, *textwrap.wrap(made["target"], WIDTH), ""]
     rows.append(f"{'time':>9} {'':>4} {'GFLOP/s':>8} {'GB/s':>6}  kernel")
     for k in made["kernels"]:
         time_ = k["nanoseconds"]

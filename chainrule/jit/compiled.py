@@ -222,7 +222,7 @@ class Compiled:
     def report(self, runs: int = 10) -> Report:
         """What it became: the compilations and their reasons, kernels, flops, bytes, times.
 
-        Times are the medians of `runs` runs, on arrays of their own.
+        Times are means of `runs` runs, on arrays of their own.
         """
         return Report(self, runs)
 

@@ -45,6 +45,10 @@ class Report:
         """The graph that was recorded, of the latest entry."""
         return self._latest().program.graph.to_text()  # type: ignore[no-any-return]
 
+    def arrays(self) -> str:
+        """What the graph was simplified to, of the latest entry."""
+        return "\n".join(map(repr, self._native().arrays.all))
+
     def kernels(self) -> str:
         """The kernels of the latest entry, with what each reads and does."""
         return describe.kernels(self._native())
