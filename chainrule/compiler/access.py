@@ -137,7 +137,7 @@ class Access:
         """An element at computed indices; one out of range is noted and read at 0 instead."""
         e = self.e
         step = self.lane_step(p.place)
-        offset = self.computed(p.axes, p.negative, values)
+        offset, _ = self.computed(p.axes, p.negative, values)
         pointer = self.pointers[p.home.number, p.place]
         if offset.lanes == 1:
             pointer = e.emit(f"getelementptr {MEMORY[p.home.dtype]}, ptr {pointer}, "
@@ -152,10 +152,11 @@ class Access:
         return Lane(e, name, p.home.dtype, self.nest.lanes)
 
     def computed(self, axes: Sequence[tuple[int, int, int, int]], negative: bool,
-                 values: dict[int, Lane]) -> Lane:
-        """The offset of computed indices, each checked against its size."""
+                 values: dict[int, Lane]) -> tuple[Lane, Lane]:
+        """The offset of computed indices, and whether one of them is out of range."""
         e = self.e
         total: Lane | None = None
+        stray: Lane | None = None
         for ordinal, (point, stride, size, _) in enumerate(axes):
             given = e.cast(values[point], int64)
             index = e.select(given < 0, given + size, given) if negative else given
@@ -164,11 +165,12 @@ class Access:
                 wrong = Lane(e, e.emit(f"and {wrong.type} {wrong.name}, {self.mask}"), bool_,
                              wrong.lanes)
             self._note(wrong, given, ordinal)
+            stray = wrong if stray is None else stray | wrong
             safe = e.select(wrong, e.const(0, int64), index)
             part = safe * stride
             total = part if total is None else total + part
-        assert total is not None
-        return total
+        assert total is not None and stray is not None
+        return total, stray
 
     def _note(self, wrong: Lane, given: Lane, ordinal: int) -> None:
         """Write down which index is out of range, if one is."""
@@ -231,12 +233,17 @@ class Access:
                  f"<{lanes} x i1> {self._all()})")
 
     def scatter(self, store: Store, value: Lane, values: dict[int, Lane]) -> None:
-        """One element, or one row of lanes, at a computed place."""
+        """One element, or one row of lanes, at a computed place; out of range, nothing changes."""
         e, kernel = self.e, self.kernel
-        offset = self.computed(kernel.what["axes"], kernel.what["negative"], values)
+        offset, stray = self.computed(kernel.what["axes"], kernel.what["negative"], values)
         pointer = e.emit(f"getelementptr {MEMORY[store.home.dtype]}, ptr "
                          f"{self.pointers[store.home.number, store.place]}, i64 {offset.name}")
-        self.store(store._replace(add=kernel.what["add"]), value, pointer)
+        add = kernel.what["add"]
+        if kernel.what["based"]:            # else it is new memory, which nobody sees then
+            kept = e.const(0, value.dtype) if add else self.load(
+                store.home, pointer, self.lane_step(store.place))
+            value = e.select(stray, kept, value)
+        self.store(store._replace(add=add), value, pointer)
 
 
 def _suffix(scalar: str) -> str:

@@ -78,7 +78,7 @@ def signature(kernel: Kernel, finish: bool) -> tuple[list[Array], object]:
     stores = tuple([(number[s.home], *s[1:]) for s in kernel.stores])
     what = kernel.what
     rest = (what.get("op"), what.get("reduced"), what.get("negative"), what.get("add"),
-            what.get("rows"), tuple(what.get("axes", ())))
+            what.get("based"), what.get("rows"), tuple(what.get("axes", ())))
     dtypes = tuple([home.dtype for home in homes])
     return homes, (kernel.kind, kernel.domain, finish, tuple(points), stores, rest, dtypes)
 

@@ -95,7 +95,7 @@ def lines(kernel: Kernel) -> list[str]:
 def short(path: str) -> str:
     """The path as one would type it here."""
     here = os.getcwd() + os.sep
-    return path[len(here):] if path.startswith(here) else path
+    return path.removeprefix(here)
 
 
 def text(exe: Executable, runs: int = 0) -> str:

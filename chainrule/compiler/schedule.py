@@ -23,6 +23,8 @@ AT_HOME = frozenset({"input", "reduce", "contract", "assemble", "scatter", "scan
 RECOMPUTED = 3
 # Nor does one kernel compute more than this for one store.
 LONGEST = 600
+# Longest chain of maps and views in one kernel: kernels are built by recursion over it.
+DEEPEST = 100
 # A kernel has at most so many stores and arrays.
 MOST_STORES = 12
 MOST_ARRAYS = 24
@@ -132,6 +134,7 @@ def placed(order: Sequence[Array], outputs: Sequence[Array]) -> set[int]:
             bring(x.inputs[-1])
     users: dict[int, set[int]] = {}
     cost: dict[int, int] = {}
+    depth: dict[int, int] = {}
     spread: set[int] = set()
     for x in order:
         for operand in x.arrays:
@@ -147,11 +150,15 @@ def placed(order: Sequence[Array], outputs: Sequence[Array]) -> set[int]:
             own = x.what.cost if x.kind == "map" else 4 if x.kind == "pick" else 0
             total = own + sum([cost.get(i.number, 0) for i in x.arrays
                                if i.number not in at_home])
+            deep = 1 + max([depth.get(i.number, 0) for i in x.arrays
+                            if i.number not in at_home], default=0)
             if x.kind in ("map", "pick") and x.number not in at_home and (
                     (total > RECOMPUTED and len(users.get(x.number, ())) > 1)
-                    or total > LONGEST or (total > 1 and x.number in spread)):
+                    or total > LONGEST or deep > DEEPEST
+                    or (total > 1 and x.number in spread)):
                 at_home.add(x.number)
             cost[x.number] = total
+            depth[x.number] = deep
     return at_home
 
 
@@ -276,7 +283,7 @@ class Builder:
         first.store(x, value)
         self.append(first, self.needs(first))
         source, *where = x.inputs[:-1] if based else x.inputs
-        kernel = Kernel("scatter", source.shape, x, add=add, negative=negative)
+        kernel = Kernel("scatter", source.shape, x, add=add, negative=negative, based=based)
         indices = identity(source.shape)
         axes = []
         waiting = iter(where)

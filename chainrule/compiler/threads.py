@@ -10,8 +10,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chainrule.compiler import build, pool
+from chainrule.core.bind import state
 from chainrule.core.config import settings
-from chainrule.core.errors import SettingError
+from chainrule.core.errors import SettingError, TracedValueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,8 +114,13 @@ def set_num_threads(threads: int) -> None:
 
     Raises:
         SettingError: `threads` is not a whole number from 1 to 64.
+        TracedValueError: it is called inside a compiled function, which Python runs only once.
     """
     global _count
+    if state.capture is not None:
+        raise TracedValueError(
+            f"set_num_threads({threads}) inside a compiled function: Python runs it only once, so "
+            "later calls would not change the number of threads. Call it outside.")
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= pool.MOST:
         raise SettingError(
             f"set_num_threads({threads!r}): the number of threads is a whole number from 1 to "

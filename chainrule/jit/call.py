@@ -129,7 +129,9 @@ class _Writer:
             self.unless(f"{owner}.param_groups is not {known} or len({known}) != {len(held)} "
                         f"or {owner}.state is not {self.name('states', states)}")
             for i, group in enumerate(held):
-                self.unless(f"{known}[{i}] is not {self.name('group', group)}")
+                own = self.name("group", group)
+                self.unless(f"{known}[{i}] is not {own} "
+                            f"or len({own}['params']) != {len(group['params'])}")
         for watch in self.entry.watches:
             self.watch(watch)
 

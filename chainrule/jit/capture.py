@@ -477,6 +477,10 @@ class Capture:
 
     def is_in_order(self, x: Any) -> bool:
         """`x.is_contiguous()`."""
+        shadow = self.shadow_of(x)
+        if shadow is not None and shadow.left is None:
+            shadow.order_asked = True
+            return bool(shadow.array.flags.c_contiguous)
         return memory.lies_in_order(self, x._node) is not False
 
     def cut(self, x: Any) -> None:

@@ -90,7 +90,7 @@ class Entry:
                        for optimizer in self.optimizers
                        for i, group in enumerate(optimizer.param_groups)]
         # Groups that the user put in the place of the optimiser's own are read on each call.
-        self.unwatched = any(not isinstance(group, Watched) for _, _, group, _, _ in self.groups)
+        self.unwatched = self.in_arrays()
         self.holders = [(optimizer, optimizer.param_groups, list(optimizer.param_groups),
                          optimizer.state) for optimizer in self.optimizers]
         self.kept = [(optimizer, optimizer.state, p, dict(optimizer.state[p]))
@@ -137,11 +137,14 @@ class Entry:
                 self.drawn.append((slot, *entry.place))
         # Tensors from outside: their array and node, and the input their numbers are, if any.
         self.states: list[list[Any]] = []
+        self.ordered: dict[int, bool] = {}       # of those whose order of elements was asked for
         self.grad_guards: list[tuple[Shadow, Any]] = []
         self.hooks: list[tuple[Any, list[Any]]] = []
         for shadow in capture.shadows.values():
             kind = shadow.input.kind if shadow.input is not None else "state"
             if kind == "state":
+                if shadow.order_asked:
+                    self.ordered[len(self.states)] = bool(shadow.array.flags.c_contiguous)
                 self.states.append([shadow.tensor, shadow.array, shadow.leaf,
                                     slots.get(id(shadow), -1)])
                 self.hooks.append((shadow.tensor, hooks_of(shadow.tensor)))
@@ -256,6 +259,9 @@ class Entry:
         if (changes.options != self.options_moment or self.unwatched) and (
                 not self.recheck_options()):
             return False
+        for _, _, group, params, _ in self.groups:
+            if len(group["params"]) != len(params):
+                return False
         for optimizer, groups, held, states in self.holders:
             now = optimizer.param_groups
             if now is not groups or len(now) != len(held) or optimizer.state is not states:
@@ -308,6 +314,8 @@ class Entry:
             return False
         if storage_of(now) is not storage_of(array) and self.program.shared:
             return False
+        if self.ordered.get(number, now.flags.c_contiguous) != now.flags.c_contiguous:
+            return False
         self._bind(number)
         self._find_owners()
         return True
@@ -326,7 +334,7 @@ class Entry:
     def recheck_options(self) -> bool:
         """Look at the options of the optimisers, and take over their numbers."""
         moment = changes.options
-        if self.option_change():
+        if self.option_change() or self.unwatched is not self.in_arrays():
             return False
         self.refresh()
         self.options_moment = moment
@@ -364,6 +372,12 @@ class Entry:
             if bool(read_option(holder, path)) is not truth:
                 return f"an optimiser's {path[0]} became {read_option(holder, path)!r}"
         return ""
+
+    def in_arrays(self) -> bool:
+        """May options change unseen: in a dictionary of the user's, or in arrays?"""
+        return any(not isinstance(group, Watched) or any(
+            isinstance(value, np.ndarray) for value in group.values())
+            for _, _, group, _, _ in self.groups)
 
     def refresh(self) -> None:
         """Read the numbers of the optimisers."""

@@ -7,6 +7,9 @@ Numbers, strings, flags and the identity of objects found there are guards.
 
 from __future__ import annotations
 
+import array
+import builtins
+import contextvars
 import dis
 import functools
 import os
@@ -14,7 +17,7 @@ import random
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +28,20 @@ from chainrule.core.node import PACKAGE, storage_of
 from chainrule.core.types import SHORT_NAMES, type_of
 from chainrule.tensor import Tensor
 
-DEPTH = 5                    # how many attributes in a row are followed
+from .slots import hooks_of
+
+DEPTH = 10                   # how many attributes in a row are followed
 LONGEST = 4096               # containers with more items are watched by their length alone
 SMALL_ARRAY = 65536          # bytes of an array of the user whose numbers are compared
 MISSING = object()
+CONTAINERS = (list, tuple, dict, set, frozenset, bytearray, array.array, memoryview,
+              types.MappingProxyType, type(os.environ))
 CLOCKS = (time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic,
           time.monotonic_ns, time.process_time, time.process_time_ns)
 
 _OWN = ("training", "_plain", "_shapes", "_searched")       # of a module, for itself
+_MAKING = ("__init__", "__new__", "__post_init__", "__repr__", "__str__", "__del__", "__eq__",
+           "__hash__", "__setattr__", "__delattr__", "__reduce__", "__getstate__", "__setstate__")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.dtype, np.generic, range, slice)
 _LIBRARIES = tuple({os.path.realpath(p) for p in (
     os.path.dirname(os.__file__), str(Path(np.__file__).parents[1]))})
@@ -84,6 +93,8 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if not isinstance(a, _PLAIN):
         return False
+    if isinstance(a, (float, complex, np.inexact)):
+        return repr(a) == repr(b)                # 0.0 is not -0.0
     return bool(a == b) or (a != a and b != b)
 
 
@@ -95,7 +106,7 @@ def same_items(now: Any, found: list[Any]) -> bool:
 
 def listed(container: Any) -> list[Any] | None:
     """The items of a container, keys first for a dictionary; long ones are known by length."""
-    if isinstance(container, dict):
+    if isinstance(container, Mapping):
         items = [*container, *container.values()]
     elif isinstance(container, (list, tuple)):
         items = list(container)
@@ -132,6 +143,7 @@ class Names(NamedTuple):
 
     globals: frozenset[str]
     attributes: frozenset[str]
+    asked: frozenset[str]        # those that may be absent: hasattr(x, "name")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -139,6 +151,7 @@ def names_of(code: types.CodeType) -> Names:
     """What the code reads, found in its instructions."""
     found: set[str] = set()
     attributes: set[str] = set()
+    strings: set[str] = set()
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             found.add(step.argval)
@@ -146,13 +159,15 @@ def names_of(code: types.CodeType) -> Names:
             attributes.add(step.argval)
         elif step.opname == "LOAD_CONST" and isinstance(step.argval, str) and \
                 step.argval.isidentifier():
-            attributes.add(step.argval)          # getattr(x, "name")
+            strings.add(step.argval)             # getattr(x, "name")
+    asked = strings if found & {"getattr", "hasattr"} else set()
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = names_of(constant)
             found |= inner.globals
             attributes |= inner.attributes
-    return Names(frozenset(found), frozenset(attributes))
+            asked = asked | inner.asked
+    return Names(frozenset(found), frozenset(attributes | strings), frozenset(asked))
 
 
 _own: set[str] = set()          # installed packages whose functions are compiled: not libraries
@@ -204,6 +219,20 @@ def is_users(function: Any) -> bool:
     return code is not None and not is_library(code.co_filename)
 
 
+def value_of(variable: contextvars.ContextVar[Any]) -> Any:
+    """What a context variable holds here."""
+    try:
+        return variable.get()
+    except LookupError:
+        return MISSING
+
+
+def wrapped(x: Any) -> Any:
+    """What a wrapper was made for; looked up without running code of its own."""
+    own = getattr(x, "__dict__", None)
+    return own.get("__wrapped__", MISSING) if isinstance(own, dict) else MISSING
+
+
 def is_module(x: Any) -> bool:
     """Is it an nn.Module (which stands above this package)?"""
     own = getattr(x, "__dict__", None)
@@ -236,9 +265,11 @@ class Search:
         self.once: list[Watch] = []
         self.moving: list[tuple[str, Any]] = []
         self.attributes: set[str] = set()
+        self.asked: set[str] = set()
         self.functions: set[int] = set()
         self.objects: dict[int, tuple[str, Any, int, set[str]]] = {}
         self.scanned: set[int] = set()
+        self.methods: set[tuple[type, str]] = set()
         self.modules: list[Any] = []
         self.alive: list[Any] = []
         note_own(function)
@@ -276,9 +307,9 @@ class Search:
                 self.reach(f"{where}.__self__", function.__self__,
                            partial(getattr, function, "__self__"), depth, False)
                 function = function.__func__
-            elif hasattr(function, "__wrapped__") and not isinstance(function, type):
+            elif wrapped(function) is not MISSING and not isinstance(function, type):
                 self.code(function, where, depth)
-                function = function.__wrapped__
+                function = wrapped(function)
             else:
                 break
         self.code(function, where, depth)
@@ -308,6 +339,7 @@ class Search:
         if users:
             names = names_of(code)
             self.attributes |= names.attributes
+            self.asked |= names.asked
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             def inside(cell: Any = cell) -> Any:
                 try:
@@ -322,6 +354,9 @@ class Search:
             if name in space:
                 self.reach(name, space[name],
                            partial(space.get, name, MISSING), depth + 1, True,
+                           place=(space, name))
+            elif not hasattr(builtins, name):
+                self.watch("is", name, partial(space.get, name, MISSING), MISSING,
                            place=(space, name))
         for i, x in enumerate(function.__defaults__ or ()):
             self.reach(f"default {i} of {where}", x, partial(itself, x), depth + 1, False)
@@ -344,6 +379,9 @@ class Search:
             if x is time:
                 self.moving += [(f"time.{clock.__name__}", clock) for clock in CLOCKS
                                 if clock.__name__ in self.attributes]
+            elif x is os and self.attributes & {"environ", "getenv"}:
+                self.reach(f"{where}.environ", os.environ, partial(itself, os.environ), depth,
+                           False)
             elif not is_library(getattr(x, "__file__", "") or ""):
                 self.object(where, x, depth)
             return
@@ -354,6 +392,7 @@ class Search:
         if isinstance(x, Tensor):
             if held:
                 self.watch("is", where, read, x, slow, place)
+            self.hooks(where, x, depth)
             return
         if isinstance(x, np.ndarray):
             if held:
@@ -367,7 +406,11 @@ class Search:
                 self.watch("is", where, read, x, slow, place)
                 self.object(where, x, depth)
             return
-        if isinstance(x, (list, tuple, dict, set, frozenset)) or (
+        if isinstance(x, contextvars.ContextVar):
+            self.watch("is", f"{where}.get()", partial(value_of, x), value_of(x))
+            self.reach(f"{where}.get()", value_of(x), partial(value_of, x), depth + 1, True)
+            return
+        if isinstance(x, CONTAINERS) or (
                 type(x).__module__ == "collections" and hasattr(x, "__iter__")):
             self.container(where, x, read, depth, held, slow, place)
             return
@@ -379,6 +422,8 @@ class Search:
                 self.moving.append((where, x))
             if id(x) not in self.functions:
                 self.follow(x, _name(x), depth)
+            if is_users(x):
+                self.object(where, x, depth)       # the attributes of a function
             return
         if isinstance(x, random.Random | np.random.Generator | np.random.RandomState):
             self.moving.append((where, x))
@@ -389,8 +434,8 @@ class Search:
             return
         if is_module(x):
             self.module(where, x, depth)
-        elif hasattr(x, "__wrapped__"):
-            self.follow(x.__wrapped__, where, depth)
+        elif wrapped(x) is not MISSING:
+            self.follow(wrapped(x), where, depth)
         else:
             self.called(x, where, depth)
         self.object(where, x, depth)
@@ -408,9 +453,11 @@ class Search:
         self.alive.append(x)
         if not isinstance(x, (tuple, frozenset)):
             self.watch("items", where, partial(itself, x), listed(x), slow)
-        pairs = list(x.items()) if isinstance(x, dict) else list(enumerate(x))
+        pairs = list(x.items()) if isinstance(x, Mapping) else list(enumerate(x))
         for key, value in pairs[:LONGEST]:
-            if not isinstance(value, (*_PLAIN, Tensor)):
+            if isinstance(value, Tensor):
+                self.hooks(f"{where}[{key!r:.30}]", value, depth)
+            elif not isinstance(value, _PLAIN):
                 self.reach(f"{where}[{key!r:.30}]", value, partial(itself, value), depth + 1,
                            False, slow)
 
@@ -420,6 +467,28 @@ class Search:
             self.objects[id(x)] = (where, x, depth, set())
             self.alive.append(x)
             self.unchanged(where, x)
+            self.operators(where, x, depth)
+            if is_optimizer(x):
+                for group in x.param_groups:
+                    for p in group["params"]:
+                        self.hooks(f"a parameter of {where}", p, depth)
+
+    def operators(self, where: str, x: Any, depth: int) -> None:
+        """What Python calls without its name in the code: x[i], len(x), x * y, with x."""
+        if isinstance(x, type | types.ModuleType | types.FunctionType):
+            return
+        for base in type(x).__mro__:
+            if not is_library(file_of(base)):
+                for name, known in list(vars(base).items()):
+                    if name.startswith("__") and name not in _MAKING and is_users(known):
+                        self.code(known, f"{where}.{name}", depth + 1)
+                        self.watch("is", f"{where}.{name}", partial(vars(base).get, name, MISSING),
+                                   known, False, (vars(base), name))
+
+    def hooks(self, where: str, x: Any, depth: int) -> None:
+        """What the hooks of a tensor read."""
+        for hook in hooks_of(x):
+            self.reach(f"a hook of {where}", hook, partial(itself, hook), depth + 1, False)
 
     def unchanged(self, where: str, x: Any) -> None:
         """Numbers and flags of an object that one run must leave as they are.
@@ -460,6 +529,10 @@ class Search:
                        slow and not isinstance(own[name], (list, dict, set)), (own, name))
             return
         kind = x if isinstance(x, type) else type(x)
+        if name == "__dict__":
+            if isinstance(own, dict) and not slow:
+                self.reach(f"{where}.__dict__", own, partial(itself, own), depth, False)
+            return
         found: Any = MISSING
         for base in reversed(kind.__mro__):          # all of them: a method may call super()'s
             if name in vars(base):
@@ -468,9 +541,13 @@ class Search:
                     known = known.__func__
                 if is_users(known):
                     self.code(known, f"{where}.{name}", depth + 1)
+                    self.method(f"{where}.{name}", base, name)
                 if is_library(file_of(base)):
                     found = MISSING
         if found is MISSING:
+            if name in self.asked and own is not None and not is_library(file_of(kind)):
+                self.watch("is", f"{where}.{name}", partial(own.get, name, MISSING), MISSING, slow,
+                           (own, name))
             return
         if isinstance(found, property):
             found = found.fget
@@ -478,12 +555,22 @@ class Search:
             found = found.__func__
         if isinstance(found, types.FunctionType):
             self.code(found, f"{where}.{name}", depth + 1)
+            if own is not None and x is not kind and is_users(found):     # x.name = another
+                self.watch("is", f"{where}.{name}", partial(own.get, name, MISSING), MISSING,
+                           slow, (own, name))
         elif isinstance(found, types.MemberDescriptorType):
             self.reach(f"{where}.{name}", getattr(x, name, MISSING),
                        partial(getattr, x, name, MISSING), depth + 1, True)
         else:
             self.reach(f"{where}.{name}", found, partial(getattr, x, name, MISSING), depth + 1,
                        True)
+
+    def method(self, where: str, cls: type, name: str) -> None:
+        """A function in a class of the user stays the one it is."""
+        if (cls, name) not in self.methods:
+            self.methods.add((cls, name))
+            self.watch("is", where, partial(vars(cls).get, name, MISSING), vars(cls)[name],
+                       False, (vars(cls), name))
 
     def module(self, where: str, x: Any, depth: int) -> None:
         """A module: its flags and numbers, and which parameters, buffers and modules it holds."""
@@ -509,9 +596,20 @@ class Search:
                     type(value) is tuple and all(isinstance(y, _PLAIN) for y in value))):
                 self.watch("value", f"{where}.{name}", partial(own.get, name, MISSING), value,
                            True)
+        self.reach(f"{where}.forward", own.get("forward", MISSING), partial(own.get, "forward"),
+                   depth, True, True)
+        if "forward" not in own:
+            self.watch("is", f"{where}.forward", partial(own.get, "forward", MISSING), MISSING,
+                       True)
         forward = type(x).forward
         if is_users(forward):
             self.code(forward, f"{where}.forward", depth)
+            base = next(base for base in type(x).__mro__ if "forward" in vars(base))
+            self.method(f"{where}.forward", base, "forward")
+        for registry in ("_parameters", "_buffers"):
+            for name, tensor in own[registry].items():
+                if tensor is not None:
+                    self.hooks(f"{where}.{name}", tensor, depth)
         for name, child in x._modules.items():
             if child is not None:
                 self.module(f"{where}.{name}", child, depth)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainrule.core.bind import Value, state
+from chainrule.core.config import settings
 from chainrule.core.errors import TracedValueError
 from chainrule.core.node import Origin, is_internal, storage_of
 from chainrule.core.types import type_of
@@ -87,6 +88,7 @@ def once(function: Callable[..., Any], name: str, leaves: Sequence[Any], structu
     args, kwargs = unflatten(structure, iter(given))
     outer = state.recording, state.inference, state.tracing, state.capture, state.scope
     numbers = random_states()
+    settled = settings.default_dtype
     capture = Capture(given, search.arrays)
     with watched():
         state.tracing, state.capture = "compile", capture
@@ -97,6 +99,11 @@ def once(function: Callable[..., Any], name: str, leaves: Sequence[Any], structu
                     f"{name} leaves recording switched {'on' if state.recording else 'off'}: "
                     "Python runs it only once, so later calls would not. Use `with cr.no_grad():`, "
                     "or call set_grad_enabled outside.")
+            if settings.default_dtype is not settled:
+                settings.default_dtype = settled
+                raise TracedValueError(
+                    f"{name} changes the default dtype: Python runs it only once, so "
+                    "later calls would not. Do that outside.")
             after, its_structure = flatten((args, kwargs))
             if its_structure != structure or any(a is not b for a, b in zip(
                     after, given, strict=True)):
