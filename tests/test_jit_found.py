@@ -16,6 +16,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn
+from chainrule.core.errors import TracedValueError
 
 Change = Callable[[], Any]
 
@@ -363,3 +364,63 @@ def test_threads_with_different_shapes_share_a_function() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_refusal_that_the_function_swallows_is_still_one():
+    @cr.compile
+    def guarded(x):
+        try:
+            extra = float(x.sum())
+        except RuntimeError:
+            extra = 0.0
+        return x + extra
+
+    with pytest.raises(TracedValueError, match="asks for the number"):
+        guarded(cr.ones(3))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 1)])
+def test_a_constant_is_an_operand_of_a_product(shape):
+    for function in (lambda x: cr.full((1, 1), 7.0) @ x[:1],
+                     lambda x: x @ cr.full((x.shape[1], 1), 3.0),
+                     lambda x: x @ cr.full((x.shape[1], 4), 3.0)):
+        x = cr.ones(*shape)
+        assert cr.compile(function)(x).tolist() == function(x).tolist()
+
+
+def test_a_gradient_that_is_constant_reaches_a_layer():
+    layer = cr.nn.Linear(2, 1)
+
+    @cr.compile
+    def step(x):
+        layer.zero_grad()
+        layer(x).sum().backward()
+
+    step(cr.tensor([[1.0, 2.0]]))
+    assert layer.weight.grad.tolist() == [[1.0, 2.0]]
+
+
+def test_exp_of_very_negative_numbers_is_exact():
+    ends = [-np.inf, -200, np.nan, 89, 0]
+    x = np.concatenate([np.linspace(-104.5, -86, 20001), ends]).astype("f4")
+    got = cr.compile(cr.exp)(cr.from_numpy(x)).numpy()
+    want = np.exp(x.astype("f8"))
+    ulp = np.spacing(np.maximum(want.astype("f4"), np.float32(1e-45)))
+    near = np.isfinite(want) & (want < 3e38)
+    assert np.max(np.abs(got[near] - want[near]) / ulp[near]) < 1
+    assert got[-5] == 0 and got[-4] == 0 and np.isnan(got[-3]) and got[-2] == np.inf
+
+
+def test_float16_is_copied_and_updated_in_place():
+    state = cr.zeros(4, dtype=cr.float16)
+
+    @cr.compile
+    def step(x):
+        state.add_(x)
+        return state * 2, state
+
+    for turn in range(1, 4):
+        doubled, same = step(cr.ones(4, dtype=cr.float16))
+        assert state.tolist() == [turn] * 4
+        assert doubled.tolist() == [2 * turn] * 4
+        assert same is state

@@ -191,8 +191,8 @@ class Executable:
         cells = n_in + n_out
         fixed: list[tuple[int, int]] = []
         for x in self.arrays.all:
-            if x.kind == "const" and x.shape and x.number in self.schedule.at_home:
-                array = x.what if x.size else np.zeros(1, x.dtype)
+            if x.kind == "const" and x.number in self.schedule.at_home:
+                array = np.asarray(x.what) if x.size else np.zeros(1, x.dtype)
                 self.constants.append(array)
                 given[x.number] = cells
                 fixed.append((cells, array.ctypes.data))

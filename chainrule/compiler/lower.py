@@ -13,7 +13,7 @@ from chainrule.core.primitive import Primitive
 from chainrule.core.types import ArrayType
 
 from .arrays import LOWER, Array, Arrays, folded, param_key, types
-from .registers import MEMORY, Lane, Registers
+from .registers import COMPUTED, Lane, Registers
 from .simplify import simpler
 
 # Lanes of the trial that asks a row whether, and at what cost, it can be written for some dtypes.
@@ -50,10 +50,10 @@ def lower_row(builder: Arrays, prim: Primitive, xs: tuple[Any, ...],
     """One row applied to Arrays and numbers that are already of one dtype and shape."""
     if prim.kind == "elementwise":
         return lower_elementwise(builder, prim, xs, params)
-    native = all(x.dtype in MEMORY for x in xs if isinstance(x, Array))
+    native = all(x.dtype in COMPUTED for x in xs if isinstance(x, Array))
     if prim.lower is not None and native:
         made = prim.lower(builder, *xs, **params)
-        if made is not NotImplemented and made.dtype in MEMORY:
+        if made is not NotImplemented and made.dtype in COMPUTED:
             return made  # type: ignore[no-any-return]
     if prim.definition is not None and native:
         return prim.definition(*xs, **params)  # type: ignore[no-any-return]
@@ -91,7 +91,7 @@ _costs: dict[Any, int | None] = {}
 def written_cost(prim: Primitive, xs: Sequence[Any], params: dict[str, Any],
                  out: ArrayType) -> int | None:
     """How many instructions the row takes for these dtypes; None if it cannot be written."""
-    if prim.lower is None or out.dtype not in MEMORY:
+    if prim.lower is None or out.dtype not in COMPUTED:
         return None
     key = (prim.name, tuple([x.dtype.str if isinstance(x, Array) else x for x in xs]),
            param_key(params))
@@ -102,7 +102,7 @@ def written_cost(prim: Primitive, xs: Sequence[Any], params: dict[str, Any],
 
 def _trial(lower_: Callable[..., Any], xs: Sequence[Any], params: dict[str, Any],
            out: ArrayType) -> int | None:
-    if any(isinstance(x, Array) and x.dtype not in MEMORY for x in xs):
+    if any(isinstance(x, Array) and x.dtype not in COMPUTED for x in xs):
         return None
     e = Registers(TRIAL)
     lanes = [Lane(e, f"%x{i}", x.dtype, TRIAL) if isinstance(x, Array) else x

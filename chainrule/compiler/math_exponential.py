@@ -72,7 +72,15 @@ def scaled(e: Registers, p: Lane, t: Lane) -> Lane:
     kind, fraction = whole(t.dtype), FRACTION[t.dtype]
     bits = e.bits(t, kind)
     if p.lanes * p.dtype.itemsize >= 64:
-        return e.ldexp(p, e.cast(bits - (MAGIC_BITS[t.dtype] & 0xFFFFFFFF), int32))
+        k = bits - (MAGIC_BITS[t.dtype] & 0xFFFFFFFF)
+        if p.dtype != float32:
+            return e.ldexp(p, e.cast(k, int32))
+        # The instruction takes hundreds of cycles where its result is denormal. There the bits of
+        # the result are a whole number: p·2^(k+149), rounded as a sum with 2²³ rounds.
+        tiny = (k < -126) & (k > -1000)          # a NaN may have any k
+        whole_number = e.ldexp(p, e.cast(e.select(tiny, k + 149, k), int32))
+        rounded = e.bits(whole_number + 8388608.0, kind) - 0x4B000000
+        return e.select(tiny, e.bits(rounded, p.dtype), whole_number)
     half = e.bitwise("lshr", bits, 1)
     first = e.bits(e.bits(p, kind) + (half << fraction), p.dtype)
     rest = ((bits - half) << fraction) + ONE[t.dtype]

@@ -19,8 +19,12 @@ from chainrule.core.types import bool_, float32, float64, int32, int64, uint8
 # How a dtype is held in registers; a bool is one byte in memory.
 REGISTER = {float32: "float", float64: "double", int64: "i64", int32: "i32", uint8: "i8",
             bool_: "i1", np.dtype("uint32"): "i32", np.dtype("uint64"): "i64"}
+# Half precision is moved, not computed with; NumPy does that.
+REGISTER[np.dtype("float16")] = "i16"
 MEMORY = {**REGISTER, bool_: "i8"}
-SUFFIX = {"float": "f32", "double": "f64", "i64": "i64", "i32": "i32", "i8": "i8", "i1": "i1"}
+COMPUTED = frozenset(REGISTER) - {np.dtype("float16")}
+SUFFIX = {"float": "f32", "double": "f64", "i64": "i64", "i32": "i32", "i8": "i8", "i1": "i1",
+          "i16": "i16"}
 UNSIGNED = "bu"
 
 Number = int | float | bool

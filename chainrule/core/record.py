@@ -383,7 +383,7 @@ def refuse_number(what: str) -> TracedValueError:
     """The error for asking a traced tensor for its number."""
     where = Origin.now()
     if state.tracing == "compile":
-        return TracedValueError(
+        error = TracedValueError(
             f"{what} at {where} asks for the number in a tensor, but a compiled function is run by "
             f"Python only once, without numbers; later calls do what was recorded then.\n"
             f"    {where.source()}\n"
@@ -391,6 +391,10 @@ def refuse_number(what: str) -> TracedValueError:
             "what .item(), .numpy(), print() or a test of convergence need, and do that outside "
             "the function. A number that decides how to compute can be an argument: it is compiled "
             "for each of its values.")
+        capture = state.capture
+        if capture is not None and capture.refused is None:
+            capture.refused = error            # raised again if the function swallows it
+        return error
     if not state.tracing:
         return TracedValueError(
             f"{what} at {where} asks for the number in a tensor that has none: it was kept (in a "

@@ -76,6 +76,7 @@ class Capture:
             if isinstance(x, Value):
                 self.arguments.setdefault(id(x), number)
         self.outside = outside
+        self.refused: Exception | None = None          # a number that was asked for in vain
         self.shadows: dict[int, Shadow] = {}
         self.made: dict[int, Any] = {}
         self.handles: list[Any] = []

@@ -94,6 +94,8 @@ def once(function: Callable[..., Any], name: str, leaves: Sequence[Any], structu
         state.tracing, state.capture = "compile", capture
         try:
             result = function(*args, **kwargs)
+            if capture.refused is not None:
+                raise capture.refused
             if (state.recording, state.inference) != outer[:2]:
                 raise TracedValueError(
                     f"{name} leaves recording switched {'on' if state.recording else 'off'}: "
