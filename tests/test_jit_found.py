@@ -424,3 +424,18 @@ def test_float16_is_copied_and_updated_in_place():
         assert state.tolist() == [turn] * 4
         assert doubled.tolist() == [2 * turn] * 4
         assert same is state
+
+
+@pytest.mark.parametrize(("ignored", "options"), [(-100, {}), (-1, {"ignore_index": -1})])
+def test_cross_entropy_ignores_in_compiled_functions_what_it_ignores(ignored, options):
+    def gradient(x, t):
+        return cr.func.grad_and_value(
+            lambda x: cr.nn.functional.cross_entropy(x, t, **options))(x)
+
+    x, t = cr.randn(5, 3), cr.tensor([0, ignored, 2, 1, ignored])
+    for got, want in zip(cr.compile(gradient)(x, t), gradient(x, t), strict=True):
+        np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(IndexError, match="out of range"):
+        cr.compile(gradient)(x, cr.tensor([0, 1, 3, 1, 0]))
+    with pytest.raises(IndexError, match="out of range"):
+        cr.compile(gradient)(x, cr.tensor([0, 1, -7, 1, 0]))

@@ -556,6 +556,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     shape = input.shape
     if weight is None and reduction == "mean" and not label_smoothing and ignore_index < 0 \
             and len(shape) == 2 and target.shape == shape[:1]:
+        if input._value is None or target._value is None:        # which targets, nobody knows yet
+            return rows.cross_entropy_ignoring(input, target, ignore=ignore_index)
         try:
             return rows.cross_entropy_mean(input, target)
         except IndexingError:       # a target to ignore, or one that is explained below

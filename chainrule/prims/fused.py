@@ -15,7 +15,7 @@ from chainrule.core.types import ArrayType, int64
 
 from . import show, special
 from .contract import matmul
-from .elementwise import eq, exp, isinf, log, sqrt, stop_gradient, where, zeros_like
+from .elementwise import cast, eq, exp, isinf, keep, log, ne, sqrt, stop_gradient, where, zeros_like
 from .index import check_range, gather
 from .reduce import amax
 from .shape import broadcast, permute, reshape, sum_, sum_to, sum_type, unsum
@@ -349,6 +349,37 @@ cross_entropy_mean = composite("cross_entropy_mean", definition=_cross_entropy,
     arguments=("input", "target"), public="_cross_entropy_mean",
     show=lambda a, b: (f"cross_entropy({a[0]}, {b[0]})", 9),
     doc="The mean over N of −log softmax(x)[target].")
+
+
+
+def _counted(x: Any, t: Any, ignore: int) -> Any:
+    """Which targets count, and how many they are."""
+    valid = ne(t, ignore)
+    return valid, sum_(cast(valid, dtype=x.dtype), axes=(0,))
+
+
+def _ignoring(x: Any, t: Any, ignore: int) -> Any:
+    n = x.shape[0]
+    valid, count_ = _counted(x, t, ignore)
+    place = reshape(where(valid, t, zeros_like(t)), shape=(n, 1))
+    picked = reshape(gather(log_softmax(x, axis=1), place, axis=1), shape=(n,))
+    return -(sum_(keep(picked, valid), axes=(0,)) / count_)
+
+
+def _ignoring_pull(g: Any, y: Any, x: Any, t: Any, ignore: int) -> Any:
+    valid, count_ = _counted(x, t, ignore)
+    shape = tuple(x.shape)
+    slope = softmax(x, axis=1) - one_hot(t, classes=shape[1], dtype=x.dtype)
+    mask = broadcast(reshape(valid, shape=(shape[0], 1)), shape=shape)
+    return keep(slope, mask) * (g / count_)
+
+
+cross_entropy_ignoring = composite("cross_entropy_ignoring", definition=_ignoring,
+    infer=lambda x, t, ignore: _cross_entropy_type(x, t), pulls=(_ignoring_pull, None),
+    samples=lambda rng: [((rng.normal(size=(4, 3)), np.array([2, -100, 0, 1])), {"ignore": -100})],
+    arguments=("input", "target"), public="_cross_entropy_ignoring", options={"ignore": -100},
+    show=lambda a, b, ignore: (f"cross_entropy({a[0]}, {b[0]})", 9),
+    doc="The mean of −log softmax(x)[target] over the targets that are not `ignore`.")
 
 # ---------------------------------------------------------------- layer normalisation
 
