@@ -20,10 +20,18 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.bind import Value
-from chainrule.core.primitive import TABLE, Primitive
+from chainrule.core.primitive import Primitive
 from chainrule.core.types import ArrayType, int64, result_dtype, type_of
 
-from .index import Affine, Indices, constant, flat_to_indices, identity, slice_indices
+from .index import (
+    Affine,
+    Indices,
+    constant,
+    diagonal_indices,
+    flat_to_indices,
+    identity,
+    slice_indices,
+)
 
 Function = Callable[..., Any]
 
@@ -224,21 +232,7 @@ class Arrays:
         return Affine.axis(d, len(shape))
 
     def diagonal(self, x: Array, offset: int, axes: tuple[int, int]) -> Array:
-        rank = len(x.shape) - 1
-        others = [a for a in range(len(x.shape)) if a not in axes]
-        first, second = axes
-        height, width = x.shape[first], x.shape[second]
-        length = max(min(height + min(offset, 0), width - max(offset, 0)), 0)
-        last = Affine.axis(rank - 1, rank)
-        indices = []
-        for a in range(len(x.shape)):
-            if a == first:
-                indices.append(last.plus(max(-offset, 0)))
-            elif a == second:
-                indices.append(last.plus(max(offset, 0)))
-            else:
-                indices.append(Affine.axis(others.index(a), rank))
-        return self.view(x, [*[x.shape[a] for a in others], length], tuple(indices))
+        return self.view(x, *diagonal_indices(x.shape, offset, axes))
 
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
         """The same numbers in row-major order; a view where the new axes divide the old ones."""
@@ -307,9 +301,8 @@ class Arrays:
     def undiagonal(self, x: Array, shape: Sequence[int], offset: int,
                    axes: tuple[int, int]) -> Array:
         """Zeros with x on a diagonal of two axes."""
-        empty = self.full(0, shape, x.dtype)
-        view = self.diagonal(self.make("place", shape, x.dtype, (empty,)), offset, axes)
-        return self.assemble(shape, x.dtype, [(x, view.what)], fill=True)
+        _, indices = diagonal_indices(tuple(shape), offset, axes)
+        return self.assemble(shape, x.dtype, [(x, indices)], fill=True)
 
     # ------------------------------------------------------------ computed indices
 
@@ -386,11 +379,6 @@ def folded(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
             values.append(x)
     with np.errstate(all="ignore"):
         return np.asarray(prim.eval(*values, **params))
-
-
-def row(name: str, *xs: Any, **params: Any) -> Any:
-    """A row by name, for definitions."""
-    return TABLE[name](*xs, **params)
 
 
 def types(xs: Sequence[Any]) -> list[ArrayType | None]:

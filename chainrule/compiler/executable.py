@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -81,7 +80,6 @@ class Executable:
     def _emit(self) -> None:
         """The text of every kernel; what each one is given is still said by arrays."""
         self.texts: dict[str, str] = {}
-        self.declared: dict[str, str] = {}
         self.drafts: list[Any] = []                # what `Call` is made of, in its order
         self.scratch: list[int] = []
         self.python: dict[int, Kernel] = {}        # drafts that are NumPy calls
@@ -132,8 +130,7 @@ class Executable:
 
     def _add(self, made: Emitted) -> None:
         self.texts[made.name] = made.text
-        for name, line in made.declared.items():
-            self.declared[name] = line
+        self.texts.update(made.declared)
 
     def _product(self, kernel: Kernel) -> int:
         """The phases of a matrix product; returns the bytes of scratch."""
@@ -154,11 +151,7 @@ class Executable:
                                     finish is not None)
         program = planned(spec, target.lanes, finish.name if finish else None,
                                        target.registers)
-        for name, text in program.text.items():
-            if text.lstrip().startswith("declare"):
-                self.declared[name] = text
-            else:
-                self.texts[name] = text
+        self.texts.update(program.text)
         slots: list[Any] = [None, home_of(base_a), home_of(base_b), home_of(kernel.array),
                             "scratch"]
         if finish is not None:
@@ -220,7 +213,7 @@ class Executable:
         if self.groups:
             wanted.append(group.NAME)
             self.texts[group.NAME] = group.TEXT
-        addresses, self.code = code.addresses(wanted, {**self.declared, **self.texts})
+        addresses, self.code = code.addresses(wanted, self.texts)
         self.error = (ctypes.c_int64 * 2)()
         error = ctypes.addressof(self.error)
         base = ctypes.addressof(self.cells)
@@ -253,7 +246,6 @@ class Executable:
         self.large = any(self.records[i + 3] for i in range(0, len(self.records), WORDS))
         self.arguments = (ctypes.addressof(self.records), error)
         self.enter = self._entrance() if self.native else None
-        self.lock = threading.Lock()
 
     def _entrance(self) -> Any:
         """The fast way in, if there is one on this interpreter."""
@@ -324,7 +316,7 @@ class Executable:
         if self.enter is not None:
             status = self.enter(inputs, outputs)
             if status:
-                self._complain(status - 1)
+                self.complain(status - 1)
             return
         for i, array in enumerate(inputs):
             self.cells[i] = array.ctypes.data
@@ -340,7 +332,7 @@ class Executable:
         for first, last, python in self.segments:
             status = code.run(records, first, last, error, pool, count)
             if status:
-                self._complain(status - 1)
+                self.complain(status - 1)
             if python is not None:
                 self._call(self.calls[python].kernel)
 
@@ -351,7 +343,7 @@ class Executable:
         for first, last, python in self.segments:
             status = code.profile(records, first, last, error, pool, count, cycles)
             if status:
-                self._complain(status - 1)
+                self.complain(status - 1)
             if python is not None:
                 self._call(self.calls[python].kernel)
 
@@ -377,7 +369,7 @@ class Executable:
         buffer = (ctypes.c_char * max(size, 1)).from_address(address)
         return np.frombuffer(buffer, x.dtype, x.size).reshape(x.shape)
 
-    def _complain(self, position: int) -> None:
+    def complain(self, position: int) -> None:
         """The IndexError for the index that a kernel wrote down."""
         ordinal, value = self.error
         self.error[0] = 0

@@ -154,3 +154,17 @@ def slice_indices(shape: tuple[int, ...], key: Sequence[object]) -> tuple[tuple[
                      else Affine.axis(entry, rank).times(step).plus(start)
                      for start, entry, step in sources])
     return result, indices
+
+
+def diagonal_indices(shape: tuple[int, ...], offset: int,
+                     axes: tuple[int, int]) -> tuple[tuple[int, ...], Indices]:
+    """Shape and index map of a diagonal of two axes, which becomes the last axis."""
+    first, second = axes
+    others = [a for a in range(len(shape)) if a not in axes]
+    rank = len(others) + 1
+    length = max(min(shape[first] + min(offset, 0), shape[second] - max(offset, 0)), 0)
+    last = Affine.axis(rank - 1, rank)
+    begin = {first: max(-offset, 0), second: max(offset, 0)}
+    indices = tuple([last.plus(begin[a]) if a in begin else Affine.axis(others.index(a), rank)
+                     for a in range(len(shape))])
+    return (*[shape[a] for a in others], length), indices

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import build, threads
 from .driver import needed
-from .executable import Call, Executable, describe, grain
+from .executable import Executable, describe, grain
 from .kernel import Apply, Kernel
 
 WIDTH = 100
@@ -123,7 +123,7 @@ def text(exe: Executable, runs: int = 0) -> str:
 def llvm(exe: Executable) -> str:
     """The LLVM text of all functions."""
     names = [c.function for c in exe.calls if c.function]
-    return "\n".join(needed(names, {**exe.declared, **exe.texts}))
+    return "\n".join(needed(names, exe.texts))
 
 
 def assembly(exe: Executable) -> str:
@@ -149,9 +149,3 @@ def quantity(number: float, unit: str) -> str:
 
 def kernels(exe: Executable) -> str:
     return "\n".join(describe(k) for k in exe.kernels)
-
-
-def slowest(exe: Executable, runs: int) -> Call:
-    """The call that takes most of the time."""
-    times = measured(exe, runs)
-    return exe.calls[max(range(len(times)), key=times.__getitem__)]

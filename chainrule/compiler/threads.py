@@ -80,11 +80,6 @@ class Pool:
         self._open(int(child))
 
 
-def symbols() -> dict[str, int]:
-    """What compiled text that declares `@chainrule_parallel` is linked with."""
-    return {PARALLEL: the_pool().parallel}
-
-
 def the_pool() -> Pool:
     """The pool, loaded when first asked for."""
     global _pool

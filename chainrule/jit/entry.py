@@ -486,7 +486,7 @@ class Entry:
     def missed(self, args: tuple[Any, ...], status: int) -> Any:
         """The gate found an index out of range, or something that differs from the last call."""
         if status > 0:
-            self.executable._complain(status - 1)
+            self.executable.complain(status - 1)
         self.gates -= 1
         self.call = self.settle
         return self.general(args)
