@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from chainrule import rows
+from chainrule.core import lines
 from chainrule.core.errors import ChainruleError, DtypeError, SettingError
 from chainrule.core.record import new
 from chainrule.tensor import Tensor
@@ -20,7 +21,7 @@ from .parameter import Parameter
 
 def empty_parameter(*shape: int, dtype: Any = None) -> Parameter:
     """A parameter whose values are still to be set."""
-    return Parameter(new(np.empty(shape, np.float32 if dtype is None else dtype)))
+    return Parameter(new(lines.empty(shape, np.float32 if dtype is None else dtype)))
 
 
 def whole(module: Module, **sizes: Any) -> None:

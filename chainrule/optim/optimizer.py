@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.autograd import enable_grad, no_grad
+from chainrule.core import lines
 from chainrule.core.bind import state as recording
 from chainrule.core.changes import WatchedOptions, WatchedStates, changed
 from chainrule.core.errors import SettingError
@@ -250,7 +251,8 @@ class Optimizer:
             fresh = True
         for name in names:
             if state.get(name) is None:
-                value = np.full(p.shape, self._initial(group, name), p.dtype)
+                value = lines.empty(tuple(p.shape), p.dtype)
+                value.fill(self._initial(group, name))
                 state[name] = new(value)
                 fresh = True
         return state, fresh
