@@ -141,7 +141,7 @@ class Optimizer:
         self._check_options(group)
         self.param_groups.append(group)
         self._walks.append(None)
-        changed()
+        changed(self)
 
     def _places(self) -> Iterable[tuple[str, Tensor]]:
         for number, group in enumerate(self.param_groups):
@@ -201,15 +201,17 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         walks = self._walks
+        if len(walks) != len(self.param_groups):         # a list the user may change
+            walks = self._walks = [None] * len(self.param_groups)
         for number, group in enumerate(self.param_groups):
             walk = walks[number]
             names = self._slots(group)
-            grads = None if walk is None else walk.gradients(self.state, names)
+            grads = None if walk is None else walk.gradients(group, self.state, names)
             if grads is None:
                 params, plain = _with_gradients(group["params"])
                 if plain:
                     walk = walks[number] = Walk(self, group, params)
-                    grads = walk.gradients(self.state, names)
+                    grads = walk.gradients(group, self.state, names)
             if grads is None or walk is None:
                 self._step_by_formula(group, params)
             elif grads:
@@ -249,6 +251,8 @@ class Optimizer:
         if self.counts_steps and "step" not in state:
             state["step"] = new(np.zeros((), np.float32))
             fresh = True
+        elif self.counts_steps and not isinstance(state["step"], Tensor):    # a number was written
+            state["step"] = new(np.array(float(state["step"]), np.float32))
         for name in names:
             if state.get(name) is None:
                 value = lines.empty(tuple(p.shape), p.dtype)
@@ -305,14 +309,26 @@ class Optimizer:
             if p is None:
                 raise SettingError(f"the saved state has an entry {key}, but there are only "
                                    f"{len(by_number)} parameters")
-            state[p] = {slot: _load(value, slot, p, f"parameter {key}")
+            state[p] = {slot: self._loaded(value, slot, p, f"parameter {key}")
                         for slot, value in kept.items()}
         for own, saved in zip(self.param_groups, groups, strict=True):
             del saved["params"]
             own.update(copy.deepcopy(saved))
         self.state = state
-        changed()
+        changed(self)
         self._walks = [None] * len(self.param_groups)
+
+    def _loaded(self, value: Any, slot: str, p: Tensor, place: str) -> Any:
+        """A saved entry as a tensor of its own: the step as float32, others in the dtype of `p`."""
+        if value is None or isinstance(value, str | bool):
+            return value
+        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
+        if slot == "step":
+            return new(np.array(array, np.float32).reshape(()))
+        if array.shape != tuple(p.shape):
+            raise SettingError(f"the saved {slot!r} of {place} has shape {array.shape}, the "
+                               f"parameter has {tuple(p.shape)}: it was saved for another model")
+        return new(np.array(array, p._value.dtype, order="C"))
 
     def __getstate__(self) -> dict[str, Any]:
         # Walks hold views into parameters, which a copy must not share: they are made anew.
@@ -339,19 +355,6 @@ def _add(hooks: dict[int, Callable[..., Any]], hook: Callable[..., Any]) -> Call
     key = max(hooks, default=0) + 1
     hooks[key] = hook
     return lambda: hooks.pop(key, None) and None
-
-
-def _load(value: Any, slot: str, p: Tensor, place: str) -> Any:
-    """A saved entry as a tensor of its own: the step as float32, the rest in the dtype of `p`."""
-    if value is None or isinstance(value, str | bool):
-        return value
-    array = np.asarray(value.detach() if hasattr(value, "detach") else value)
-    if slot == "step":
-        return new(np.array(array, np.float32).reshape(()))
-    if array.shape != tuple(p.shape):
-        raise SettingError(f"the saved {slot!r} of {place} has shape {array.shape}, the parameter "
-                           f"has {tuple(p.shape)}: it was saved for another model")
-    return new(np.array(array, p._value.dtype, order="C"))
 
 
 def require(group: Group, key: str, holds: Any, rule: str) -> None:
