@@ -49,7 +49,7 @@ long, int = int64, int32
 inf, pi, e = 1e400, 3.141592653589793, 2.718281828459045
 nan = inf - inf
 
-_SUBPACKAGES = ("data", "explain", "func", "io", "nn", "optim", "testing", "utils")
+_SUBPACKAGES = ("data", "doctor", "explain", "func", "io", "nn", "optim", "testing", "utils")
 _FROM = {"compile": "jit", "get_num_threads": "jit", "load": "io", "num_threads": "jit",
          "save": "io", "set_num_threads": "jit", "vmap": "func"}
 

@@ -217,6 +217,29 @@ def put(x: Any, key: Any, value: Any) -> Any:
     return written if view is x else replaced(x, basic, written)
 
 
+def traced_mask(key: Any) -> tuple[int, Any] | None:
+    """(first axis, mask) of a key that is a mask without numbers, perhaps after some `:`."""
+    items = key if type(key) is tuple else (key,)
+    *before, mask = items
+    if isinstance(mask, Value) and mask.dtype == np.bool_ and mask._value is None and all(  # type: ignore[attr-defined]
+            type(item) is slice and item == slice(None) for item in before):
+        return len(before), mask
+    return None
+
+
+def masked(x: Any, axis: int, mask: Any, value: Any) -> Any:
+    """x with `value` where a mask over the axes from `axis` on holds, each place with the same."""
+    _check_mask(mask, x, axis)
+    rest = tuple(x.shape[axis + len(mask.shape):])
+    if not isinstance(value, Value):
+        value = new(np.asarray(value).astype(x.dtype))
+    if len(value.shape) > len(rest) and any(n != 1 for n in value.shape):
+        raise refuse_number("indexing with a mask")
+    mask = bind(TABLE["reshape"], mask, shape=(*[1] * axis, *mask.shape, *[1] * len(rest)))
+    mask = bind(TABLE["broadcast"], mask, shape=tuple(x.shape))
+    return bind(TABLE["where"], mask, fitted(value, tuple(x.shape), x), x)
+
+
 def replaced(x: Any, key: tuple[Any, ...], value: Any) -> Any:
     """x with the part x[key] of a basic key replaced by value (of that part's shape)."""
     outside = np.ones(x.shape, bool)

@@ -127,13 +127,18 @@ class Tensor(Methods, Value):
     _extra: Any
 
     def __init__(self, *data: Any, dtype: Any = None, requires_grad: bool = False) -> None:
-        if len(data) != 1 or isinstance(data[0], int):
+        traced = None
+        if state.capture is not None and len(data) == 1:
+            traced = state.capture.copy_of(data[0], dtype)
+        if traced is not None:
+            value = None
+        elif len(data) != 1 or isinstance(data[0], int):
             value = np.zeros(data, as_dtype(dtype or float))
         else:
             value = array_from(data[0], dtype or (None if isinstance(
                 data[0], (np.ndarray, Tensor)) else float))
         self._value = value
-        self._node = None
+        self._node = None if traced is None else traced._node
         self._grad = None
         self._extra = None
         if requires_grad:
@@ -217,7 +222,7 @@ class Tensor(Methods, Value):
         if self._node is not None and (other.shape != self.shape or other.dtype != self.dtype):
             self._node = leaf_node(self, other.shape, other.dtype) if self.is_leaf else self._node
         self._value = other
-        changed()
+        changed(self)
 
     @property
     def device(self) -> device:
@@ -258,7 +263,11 @@ class Tensor(Methods, Value):
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps between neighbours along the axes, in elements."""
-        steps = tuple(s // self._value.itemsize for s in self._value.strides)
+        if self._value is None and state.capture is not None:
+            steps = state.capture.strides(self)
+        else:
+            value = self.numpy_now(".stride()")
+            steps = tuple(s // value.itemsize for s in value.strides)
         return steps if dim is None else steps[dim]
 
     def element_size(self) -> int:
@@ -311,12 +320,15 @@ class Tensor(Methods, Value):
 
     def item(self) -> Any:
         """The one number as a Python number."""
-        value = self.numpy_now(".item()")
+        return self._number(".item()")
+
+    def _number(self, what: str) -> Any:
+        value = self.numpy_now(what)
         if value.size != 1:
             raise ShapeError(f"item() wants one number, this tensor is {type_of(self)}; use "
                              ".tolist(), or reduce it first")
         if self._node is not None:
-            note_cut(".item()")
+            note_cut(".item()", self._node)
         return value.item()
 
     def tolist(self) -> Any:
@@ -331,15 +343,15 @@ class Tensor(Methods, Value):
         return bool(value.item())
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number("float()"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number("int()"))
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
             raise DtypeError(f"only a whole number can be an index, this tensor is {type_of(self)}")
-        return int(self.item())
+        return int(self._number("an index"))
 
     def __format__(self, spec: str) -> str:
         if self.ndim == 0 and spec:
@@ -390,7 +402,7 @@ class Tensor(Methods, Value):
                     "its gradient. Use x.detach() for a version without history.")
             if self._node is not None:
                 self._node = None
-                changed()
+                changed(self)
             return self
         if self.dtype.kind != "f":
             raise LeafError(f"a tensor of dtype {self.dtype} cannot require a gradient: whole "
@@ -409,7 +421,7 @@ class Tensor(Methods, Value):
         if self._value is None:
             return apply(TABLE["stop_gradient"], (self,), {})  # type: ignore[no-any-return]
         if self._node is not None:
-            note_cut("detach() or .data")
+            note_cut("detach() or .data", self._node)
         return new(self._value)  # type: ignore[no-any-return]
 
     def detach_(self) -> Tensor:
@@ -419,7 +431,7 @@ class Tensor(Methods, Value):
         elif self._value is None:
             self._node = self.detach()._node
         else:
-            note_cut("detach_()")
+            note_cut("detach_()", self._node)
             self._node = None
         return self
 

@@ -17,7 +17,7 @@ import pytest
 
 import chainrule  # noqa: F401  (fills the table)
 from chainrule.compiler import build
-from chainrule.compiler.math import FLOAT64_ULP
+from chainrule.compiler.math import FLOAT32_ULP, FLOAT64_ULP
 from chainrule.compiler.registers import MATHEMATICS, MEMORY, REGISTER, Lane, Registers, vector
 from chainrule.core.primitive import TABLE
 from chainrule.core.types import (
@@ -126,6 +126,7 @@ EXACT: dict[str, Callable[..., Any]] = {
     "logaddexp": np.logaddexp, "log1pexp": lambda x: np.log1p(np.exp(x)),
     "softplus": lambda x: np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))),
     "sigmoid": lambda x: np.where(x < 0, np.exp(x), 1) / (1 + np.exp(-np.abs(x))),
+    "silu": lambda x: x * np.where(x < 0, np.exp(x), 1) / (1 + np.exp(-np.abs(x))),
     "erf": _elementwise(math.erf), "erfc": _elementwise(math.erfc), "erfinv": _erfinv,
 }
 BY_FLOAT64 = {"erf", "erfc", "erfinv"}
@@ -197,7 +198,8 @@ def test_functions_are_within_their_bounds(name: str, dtype: Any) -> None:
     else:
         agree_at_ends(y, exact.astype(dtype), xs)
     error = measured(name, dtype, y, exact)
-    bound = 2.0 if dtype == float32 else FLOAT64_ULP.get(name, 2.0) + (name in BY_FLOAT64)
+    bound = (FLOAT32_ULP.get(name, 2.0) if dtype == float32
+             else FLOAT64_ULP.get(name, 2.0) + (name in BY_FLOAT64))
     if name == "logaddexp":
         scale = np.spacing(np.maximum(np.abs(xs[0]), np.abs(xs[1])))
         scale = np.maximum(scale, np.spacing(np.abs(exact).astype(dtype)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextvars
+import importlib
 import os
 import threading
 from collections import ChainMap, UserDict
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule import nn
+from chainrule import nn, optim
 from chainrule.core.errors import TracedValueError
 
 Change = Callable[[], Any]
@@ -439,3 +440,90 @@ def test_cross_entropy_ignores_in_compiled_functions_what_it_ignores(ignored, op
         cr.compile(gradient)(x, cr.tensor([0, 1, 3, 1, 0]))
     with pytest.raises(IndexError, match="out of range"):
         cr.compile(gradient)(x, cr.tensor([0, 1, -7, 1, 0]))
+
+
+# ---------------------------------------------------------------- what code reads by computed names
+
+
+class Options:
+    """Numbers that code reads by computed names."""
+
+    def __init__(self) -> None:
+        self.k0, self.k1 = 2.0, 3.0
+
+    def scaled(self, x: Any) -> Any:
+        return x * 2
+
+
+class OtherOptions(Options):
+    """Options that scale differently."""
+
+    def scaled(self, x: Any) -> Any:
+        return x * 3
+
+
+FACTOR = 2.0
+
+
+def test_attributes_by_computed_names_classes_and_globals_are_guards() -> None:
+    global FACTOR
+    options, which = Options(), 0
+    f = cr.compile(lambda x: x * getattr(options, f"k{which}"))
+    assert f(cr.ones(1)).item() == f(cr.ones(1)).item() == 2
+    options.k0 = 5.0
+    assert f(cr.ones(1)).item() == 5
+    which = 1
+    options.k1 = 7.0
+    assert f(cr.ones(1)).item() == 7
+    g = cr.compile(lambda x: options.scaled(x))
+    assert g(cr.ones(1)).item() == g(cr.ones(1)).item() == 2
+    options.__class__ = OtherOptions
+    assert g(cr.ones(1)).item() == 3 and "__class__: type Options" in g.compiles[1].why
+    h = cr.compile(lambda x: x * globals()["FACTOR"])
+    assert h(cr.ones(1)).item() == 2
+    FACTOR = 4.0
+    assert h(cr.ones(1)).item() == 4
+
+
+def test_names_that_are_written_out_are_told_from_computed_ones() -> None:
+    found = importlib.import_module("chainrule.jit.guards").names_are_computed
+    assert all(found(f.__code__) for f in (
+        lambda x, n: getattr(x, n), lambda x, n: getattr(x, "a" + n, "b"),
+        lambda x, n: getattr(getattr(x, "a"), n), lambda x: vars(x)["a"]))  # noqa: B009
+    assert not any(found(f.__code__) for f in (
+        lambda x: getattr(x, "a", None), lambda x: getattr(x.b(1, 2)[3], "a")(1, "c"),  # noqa: B009
+        lambda x, n: hasattr(x, "a") and n))
+
+
+KEPT = [cr.ones(2), 1]
+
+
+def test_a_list_from_outside_is_returned_itself() -> None:
+    table = {"a": cr.ones(2)}
+    f, g = cr.compile(lambda x: KEPT), cr.compile(lambda x: (x * 2, table))
+    for _ in range(3):
+        assert f(cr.ones(1)) is KEPT
+        assert g(cr.ones(1))[1] is table
+
+
+def print_it(x: Any) -> None:
+    print(x)  # noqa: T201
+
+
+@pytest.mark.parametrize(("f", "cure"), [
+    (lambda x: x[x > 0], "cr.where(mask, x, 0)"), (lambda x: x.nonzero(), "x * condition"),
+    (lambda x: cr.masked_select(x, x > 0), "cr.where(mask, x, 0)"),
+    (lambda x: cr.multinomial(x, 1), "Gumbel"), (lambda x: x.sum().item(), "leave .item() out"),
+    (lambda x: float(x.sum()), "leave float() out"), (print_it, "print it after the call"),
+    (lambda x: f"{x.sum():.1f}", "print it after the call"), (lambda x: int(x.sum()), "x.long()"),
+    (lambda x: x[:x.sum().long()], "cr.arange(n) < stop"), (lambda x: x.numpy(), "use NumPy after"),
+    (lambda x: x if x.sum() > 0 else -x, "cr.where(condition, a, b)"),
+    (lambda x: x.unique(), "outside the compiled function"),
+    (lambda x: nn.Linear(1, 1).load_state_dict({}), "sees the new numbers")])
+def test_each_number_asked_for_has_its_own_cure(f: Callable[..., Any], cure: str) -> None:
+    with pytest.raises(TracedValueError, match=r"test_jit_found\.py") as caught:
+        cr.compile(f)(cr.ones(3))
+    assert cure in str(caught.value)
+    step = optim.SGD([cr.ones(1).requires_grad_()], 0.1)
+    with pytest.raises(TracedValueError, match=r"load_state_dict\(\) outside"):
+        cr.compile(lambda x: step.load_state_dict(step.state_dict()))(cr.ones(1))

@@ -506,3 +506,32 @@ def test_a_compiled_module_is_like_the_module() -> None:
         pickle.dumps(f)
     with cr.settings.using(compile="off"):
         assert cr.compile(lambda x: x.sum().item())(ones(3)) == 3
+
+
+# ---------------------------------------------------------------- NumPy arrays from outside
+
+NUMBERS = np.ones(3, "f4")
+
+
+@pytest.mark.parametrize("f", [
+    lambda x: x + cr.tensor(NUMBERS) + cr.from_numpy(NUMBERS), lambda x: x * cr.tensor(NUMBERS),
+    lambda x: x + cr.as_tensor(NUMBERS, dtype=cr.float64) + NUMBERS,
+    lambda x: x + cr.Tensor(NUMBERS) + cr.as_tensor(NUMBERS),
+    lambda x: cr.tensor(NUMBERS[:2]).sum() + cr.from_numpy(NUMBERS[1:]).sum() * x])
+def test_an_array_is_read_anew_by_each_call_in_whatever_way(f: Callable[..., Any]) -> None:
+    g = cr.compile(f)
+    for k in range(4):
+        NUMBERS[:] = k + np.arange(3)
+        assert g(cr.ones(3)).tolist() == f(cr.ones(3)).tolist()
+    assert len(g.compiles) == 1 and not g.eager_runs
+    h = cr.compile(lambda x: cr.tensor([NUMBERS, NUMBERS]).sum() + cr.from_numpy(NUMBERS) + x)
+    for k in range(3):
+        NUMBERS[:] = k
+        assert h(cr.ones(3)).tolist() == [7 * k + 1] * 3
+
+
+def test_an_array_that_is_only_read_is_not_written() -> None:
+    array = np.ones(3, "f4")
+    array.flags.writeable = False
+    g = cr.compile(lambda x: x + cr.from_numpy(array))
+    assert g(cr.ones(3)).tolist() == [2, 2, 2] == g(cr.ones(3)).tolist()

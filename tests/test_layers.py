@@ -303,3 +303,30 @@ def test_dropout_keeps_the_mean_and_the_gradient_of_what_it_keeps():
 def test_dropout2d_drops_whole_channels():
     y = array(nn.Dropout2d(0.5)(cr.ones(8, 16, 3, 3)))
     assert set(np.unique(y.reshape(128, 9).sum(1))) == {0.0, 18.0}
+
+
+@pytest.mark.parametrize("make", [
+    lambda **o: nn.Linear(2, 3, **o), lambda **o: nn.Conv2d(1, 2, 3, **o),
+    lambda **o: nn.BatchNorm1d(3, **o), lambda **o: nn.LayerNorm(3, **o),
+    lambda **o: nn.Embedding(3, 2, **o), lambda **o: nn.LSTM(2, 3, **o),
+    lambda **o: nn.MultiheadAttention(4, 2, **o), lambda **o: nn.PReLU(**o)])
+def test_layers_are_made_in_the_default_dtype(make):
+    def dtypes(layer):
+        kept = [*layer.parameters(), *layer.buffers()]
+        return {x.dtype for x in kept if x.dtype.kind == "f"}
+    with cr.settings.using(default_dtype=cr.float64):
+        assert dtypes(make()) == {cr.float64}
+        assert dtypes(make(dtype=cr.float32)) == {cr.float32}
+    assert dtypes(make()) == {cr.float32}
+
+
+def test_batch_norm_without_momentum_keeps_the_mean_of_all_batches():
+    def run(lib, compiled):
+        norm = lib.nn.BatchNorm1d(3, momentum=None)
+        function = cr.compile(lambda x: norm(x)) if compiled else norm
+        for k in range(4):
+            function(lib.tensor(np.random.default_rng(k).normal(size=(6, 3)).astype("f4")))
+        return [array(norm.running_mean), array(norm.running_var)]
+    for its, mine, compiled in zip(run(torch, False), run(cr, False), run(cr, True), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-5)
+        np.testing.assert_allclose(compiled, its, rtol=1e-5)

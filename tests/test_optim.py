@@ -502,3 +502,87 @@ def test_schedule_errors_and_warnings():
             schedule.step()
     with pytest.raises(ValueError, match="3 steps and step 4"):
         schedule.step()
+
+
+# ---------------------------------------------------------------- writes between steps
+
+
+def move_first(lib, optimizer, params):
+    first, second = optimizer.param_groups
+    second["params"].append(first["params"].pop(0))
+
+
+def swap(lib, optimizer, params):
+    first, second = optimizer.param_groups
+    first["params"], second["params"] = second["params"], first["params"]
+
+
+def reverse_groups(lib, optimizer, params):
+    optimizer.param_groups.reverse()
+    optimizer.param_groups[0]["lr"] = 0.3
+
+
+def new_step(lib, optimizer, params):
+    optimizer.state[params[0]]["step"] = lib.tensor(50.0)
+
+
+def all_steps(lib, optimizer, params):
+    for p in params:
+        optimizer.state[p]["step"].fill_(50.0)
+
+
+def second_moments(lib, optimizer, params):
+    for p in params:
+        optimizer.state[p]["exp_avg_sq"] = lib.full_like(p.detach(), 0.5)
+
+
+EDITS = [
+    lambda lib, optimizer, params: None,
+    lambda lib, optimizer, params: optimizer.param_groups[0]["params"].pop(),
+    lambda lib, optimizer, params: optimizer.param_groups[0]["params"].reverse(),
+    lambda lib, optimizer, params: optimizer.param_groups.pop(0),
+    lambda lib, optimizer, params: optimizer.state[params[0]].clear(),
+    lambda lib, optimizer, params: optimizer.state.clear(),
+    move_first, swap, reverse_groups,
+]
+STATES = [new_step, all_steps, second_moments,
+          lambda lib, optimizer, params: optimizer.state[params[0]]["step"].fill_(50.0)]
+
+
+@pytest.mark.parametrize("kind", ["eager", "compiled"])
+@pytest.mark.parametrize(("name", "edit"), [
+    *[("SGD", edit) for edit in EDITS], *[("Adam", edit) for edit in EDITS + STATES]])
+def test_what_is_written_between_steps_takes_effect_at_the_next(name, edit, kind):
+    def run(lib):
+        rng = np.random.default_rng(0)
+        params = [lib.tensor(rng.normal(size=shape).astype("f4"), requires_grad=True)
+                  for shape in ((3,), (4, 2), (5,))]
+        options = {"momentum": 0.9} if name == "SGD" else {}
+        optimizer = getattr(lib.optim, name)([{"params": params[:2], "lr": 0.1},
+                                              {"params": params[2:], "lr": 0.01}], **options)
+
+        def step():
+            optimizer.zero_grad()
+            sum((p * p).sum() for p in params).backward()
+            optimizer.step()
+        function = cr.compile(step) if lib is cr and kind == "compiled" else step
+        for k in range(6):
+            if k == 3:
+                edit(lib, optimizer, params)
+            function()
+        return [p.detach().numpy() for p in params]
+    for mine, its in zip(run(cr), run(torch), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-6)
+
+
+def test_a_number_written_as_the_step_is_taken():
+    w, v = (cr.ones(2).requires_grad_() for _ in range(2))
+    optimizer, other = optim.Adam([w], 0.1), optim.Adam([v], 0.1)
+    for x, own in ((w, optimizer), (v, other)):
+        (x * x).sum().backward()
+        own.step()
+    optimizer.state[w]["step"] = 9
+    other.state[v]["step"].fill_(9)
+    optimizer.step()
+    other.step()
+    np.testing.assert_array_equal(w.detach().numpy(), v.detach().numpy())

@@ -40,7 +40,7 @@ LAYERS = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Imported when first needed, inside a function, and each in one module only.
-LAZY = {"rich", "safetensors", "llvmlite", "torch"}
+LAZY = {"rich", "safetensors", "llvmlite", "torch", "matplotlib"}
 
 # The one module above the compiler that may know it.
 COMPILER_CLIENTS = {"jit"}
@@ -55,7 +55,7 @@ PUBLIC = (
     "chainrule.data",
 )
 
-MAY_PRINT = ("cli", "explain")
+MAY_PRINT = ("cli", "doctor", "explain")
 LONGEST_FILE = 700
 
 

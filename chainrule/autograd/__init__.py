@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.autodiff.reverse import reverse
+from chainrule.core import events
 from chainrule.core.bind import Value, state
 from chainrule.core.cuts import forget_cuts, note_cut, recent_cuts
 from chainrule.core.errors import (
@@ -264,6 +265,8 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             require_grad(x, "backward(inputs=...)")
             targets[x._node] = x
         wanted = list(targets)
+    if events.listeners:
+        events.tell("backward", tensors=ys, roots=roots)
     mode = state.recording
     capture = state.capture
     if capture is not None:
@@ -290,6 +293,9 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             tensor._grad = new(g)
         else:
             accumulate(tensor, node, g, on_tensors)
+    if events.listeners:
+        reached = [targets.get(node) if targets else node.out and node.out() for node in found]
+        events.tell("accumulated", leaves=[x for x in reached if x is not None])
     forget_cuts()
 
 

@@ -19,7 +19,7 @@ from .settings import add_train_arguments
 FAILED = 2  # what argparse uses for wrong options, and here for wrong data too
 INTERRUPTED = 130
 
-COMMANDS = ("train", "predict", "explain")
+COMMANDS = ("train", "predict", "explain", "practice", "doctor")
 
 EXAMPLES = """\
 examples:
@@ -61,6 +61,24 @@ def make_parser(command: str | None) -> argparse.ArgumentParser:
         explain = importlib.import_module("chainrule.explain.command")
         explain.add_arguments(explain_parser)
         explain_parser.set_defaults(run=explain.run, parser=explain_parser)
+    practice_parser = commands.add_parser(
+        "practice", help="exercises on backpropagation, with hints and a score",
+        usage="chainrule practice [KIND] [options]",
+        description="Exercises on backpropagation, one after the other, with hints and a score.",
+    )
+    if command == "practice":
+        practice = importlib.import_module("chainrule.cli.practice")
+        practice.add_arguments(practice_parser)
+        practice_parser.set_defaults(run=practice.run, parser=practice_parser)
+    doctor_parser = commands.add_parser(
+        "doctor", help="run a training program and say what keeps it from learning",
+        usage="chainrule doctor [options] FILE.py [arguments]",
+        description="Run a training program and say what keeps it from learning: line and cure.",
+    )
+    if command == "doctor":
+        doctor = importlib.import_module("chainrule.doctor.command")
+        doctor.add_arguments(doctor_parser)
+        doctor_parser.set_defaults(run=doctor.run, parser=doctor_parser)
     return parser
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+
+from chainrule.utils.braille import Canvas
 
 from .screen import Screen
 
-# The bit of each of the 2 × 4 dots of a braille character, by column and row.
-DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-BLANK = 0x2800
 LOGARITHMIC_FROM = 10.0  # largest over smallest value from which the axis is logarithmic
 
 
@@ -51,21 +49,16 @@ def curves(series: Sequence[Series], screen: Screen, height: int = 8) -> list[st
         labels[height // 2] = number(math.exp(middle) if logarithmic else middle)
     margin = max(map(len, labels.values()))
     columns = screen.width - margin - 3
-    across, down = (2, 4) if screen.unicode else (1, 1)
-    cells: dict[tuple[int, int], tuple[int, int]] = {}
+    canvas = Canvas(columns, height, screen.unicode)
     for index, one in enumerate(series):
-        for x, y in _path(one.values, scale, bottom, top, columns * across, height * down):
-            if index and x // across % 3 == 2:  # dashes
-                continue
-            row, column = y // down, x // across
-            bits, _ = cells.get((row, column), (0, 0))
-            bit = DOTS[x % 2][y % 4] if screen.unicode else 1
-            cells[row, column] = bits | bit, index
+        corners = _corners(one.values, scale, bottom, top, canvas.width, canvas.height)
+        canvas.line(corners, index, dashed=index > 0)
     lines = []
     for row in range(height):
         tick = "┤" if row in labels else "│"
-        drawn = [_cell(cells.get((row, column)), series, screen) for column in range(columns)]
-        lines.append(f" {labels.get(row, ''):>{margin}} {tick}" + "".join(drawn).rstrip())
+        drawn = "".join(mark if index is None else screen.style(mark, series[index].colour)
+                        for mark, index in canvas.row(row))
+        lines.append(f" {labels.get(row, ''):>{margin}} {tick}" + drawn.rstrip())
     last = len(series[0].values)
     axis = f"epoch {last}" + (", log scale" if logarithmic else "")
     lines.append(f" {'':>{margin}} └" + "─" * columns)
@@ -82,36 +75,16 @@ def legend(series: Sequence[Series], screen: Screen) -> str:
     )
 
 
-def _path(
-    values: Sequence[float], scale: object, bottom: float, top: float, width: int, height: int
+def _corners(
+    values: Sequence[float], scale: Callable[[float], float], bottom: float, top: float,
+    width: int, height: int,
 ) -> list[tuple[int, int]]:
-    """The dots of the line through all values, from left to right."""
-    assert callable(scale)
+    """The dot of each value, from left to right."""
     span = (top - bottom) or 1.0
     steps = max(1, len(values) - 1)
-    corners = []
-    for index, value in enumerate(values):
-        if math.isfinite(value):
-            share = (scale(value) - bottom) / span
-            corners.append((
-                round(index / steps * (width - 1)), round((1 - share) * (height - 1))
-            ))
-    dots = corners[:1]
-    for (x0, y0), (x1, y1) in pairwise(corners):
-        count = max(abs(x1 - x0), abs(y1 - y0), 1)
-        dots += [
-            (round(x0 + (x1 - x0) * step / count), round(y0 + (y1 - y0) * step / count))
-            for step in range(1, count + 1)
-        ]
-    return dots
-
-
-def _cell(cell: tuple[int, int] | None, series: Sequence[Series], screen: Screen) -> str:
-    if cell is None:
-        return " "
-    bits, index = cell
-    mark = chr(BLANK + bits) if screen.unicode else "*o"[index]
-    return screen.style(mark, series[index].colour)
+    return [(round(index / steps * (width - 1)),
+             round((1 - (scale(value) - bottom) / span) * (height - 1)))
+            for index, value in enumerate(values) if math.isfinite(value)]
 
 
 def bar(share: float, width: int) -> str:

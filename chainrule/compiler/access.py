@@ -34,6 +34,8 @@ class Access:
         self.indices: list[str] = []
         self.mask: str | None = None
         self.pointers: dict[tuple[int, Affine], str] = {}
+        self.buffers: dict[tuple[int, Affine, str], str] = {}   # of tiles, by place and direction
+        self.offset = ""                                  # where this turn's lanes stand in them
         self.block = "entry"
         self.labels = 0
         self.checks = False
@@ -91,16 +93,20 @@ class Access:
         if step == 0:
             e.do(f"{name} = load {scalar}, ptr {pointer}, align {size}")
             count = 1
-        elif step == 1:
-            whole = vector(scalar, lanes)
-            if self.mask is None:
+        elif step in (-1, 1):
+            whole, mask = vector(scalar, lanes), self.mask
+            if step == -1:
+                pointer = e.emit(f"getelementptr {scalar}, ptr {pointer}, i64 {1 - lanes}")
+                mask = mask and self.backwards("i1", mask)
+            if mask is None:
                 e.do(f"{name} = load {whole}, ptr {pointer}, align {size}")
             else:
                 suffix = f"v{lanes}{_suffix(scalar)}"
                 load = e.declare(f"llvm.masked.load.{suffix}.p0", whole, "ptr",
                                  f"<{lanes} x i1>", whole)
                 e.do(f"{name} = call {whole} {load}(ptr align {size} {pointer}, "
-                     f"<{lanes} x i1> {self.mask}, {whole} zeroinitializer)")
+                     f"<{lanes} x i1> {mask}, {whole} zeroinitializer)")
+            name = name if step == 1 else self.backwards(scalar, name)
             count = lanes
         else:
             e.do(self._gather(name, dtype, pointer, self.counting(step)))
@@ -111,6 +117,13 @@ class Access:
             name = e.emit(f"icmp ne {kind} {name}, {zero}")
         return Lane(e, name, dtype, count)
 
+    def backwards(self, scalar: str, name: str) -> str:
+        """The lanes of a value in reverse."""
+        lanes = self.nest.lanes
+        order = ", ".join([f"i32 {i}" for i in reversed(range(lanes))])
+        return self.e.emit(f"shufflevector <{lanes} x {scalar}> {name}, <{lanes} x {scalar}> "
+                           f"poison, <{lanes} x i32> <{order}>")
+
     def _gather(self, name: str, dtype: np.dtype[np.generic], pointer: str, offsets: str) -> str:
         e, lanes = self.e, self.nest.lanes
         scalar = MEMORY[dtype]
@@ -120,6 +133,17 @@ class Access:
                            f"<{lanes} x ptr>", f"<{lanes} x i1>", whole)
         return (f"{name} = call {whole} {gather}(<{lanes} x ptr> align {dtype.itemsize} {places}, "
                 f"<{lanes} x i1> {self._all()}, {whole} zeroinitializer)")
+
+    def whole(self, home: Array, place: Affine) -> Lane:
+        """The element at a place, as the loops and tiles decide it."""
+        buffer = self.buffers.get((home.number, place, "load"))
+        if buffer is None:
+            return self.load(home, self.pointers[home.number, place], self.lane_step(place))
+        mask, self.mask = self.mask, None
+        value = self.load(home, self.e.emit(f"getelementptr {MEMORY[home.dtype]}, ptr {buffer}, "
+                                            f"i64 {self.offset}"), 1)
+        self.mask = mask
+        return value
 
     def count(self, affine: Affine) -> Lane:
         e = self.e
@@ -206,8 +230,13 @@ class Access:
 
     def store(self, store: Store, value: Lane, pointer: str | None = None) -> None:
         e, home = self.e, store.home
+        buffer = self.buffers.get((home.number, store.place, "store"))
+        mask, step = self.mask, self.lane_step(store.place)
+        if buffer is not None:
+            mask, step = None, 1
+            pointer = e.emit(f"getelementptr {MEMORY[home.dtype]}, ptr {buffer}, "
+                             f"i64 {self.offset}")
         pointer = pointer or self.pointers[home.number, store.place]
-        step = self.lane_step(store.place)
         if store.add:
             value = self.load(home, pointer, step) + value
         lanes = self.nest.lanes if step else 1
@@ -217,13 +246,17 @@ class Access:
         kind, name = vector(scalar, lanes), value.name
         if home.dtype == bool_:
             name = e.emit(f"zext {value!r} to {kind}")
-        if lanes == 1 or (step == 1 and self.mask is None):
+        if step == -1 and lanes > 1:
+            name, step = self.backwards(scalar, name), 1
+            mask = mask and self.backwards("i1", mask)
+            pointer = e.emit(f"getelementptr {scalar}, ptr {pointer}, i64 {1 - lanes}")
+        if lanes == 1 or (step == 1 and mask is None):
             e.do(f"store {kind} {name}, ptr {pointer}, align {size}")
         elif step == 1:
             store_ = e.declare(f"llvm.masked.store.v{lanes}{_suffix(scalar)}.p0", "void", kind,
                                "ptr", f"<{lanes} x i1>")
             e.do(f"call void {store_}({kind} {name}, ptr align {size} {pointer}, "
-                 f"<{lanes} x i1> {self.mask})")
+                 f"<{lanes} x i1> {mask})")
         else:
             places = e.emit(f"getelementptr {scalar}, ptr {pointer}, "
                             f"<{lanes} x i64> {self.counting(step)}")

@@ -30,8 +30,11 @@ from .index import (
     diagonal_indices,
     flat_to_indices,
     identity,
+    in_order,
     slice_indices,
+    strides_of,
 )
+from .windows import Lines, Windows, straight, unwound
 
 Function = Callable[..., Any]
 
@@ -249,13 +252,23 @@ class Arrays:
                 return self.view(x, shape, indices)
             if x.kind == "view" and x.inputs[0].size == 1:
                 return self.broadcast(self.reshape(x.inputs[0], ()), shape)
+            if x.kind == "view" and in_order(x.what, x.shape, x.inputs[0].shape):
+                return self.reshape(x.inputs[0], shape)
         return self.make("reshape", shape, x.dtype, (x,))
 
     # ------------------------------------------------------------ reductions and products
 
     def reduce(self, op: str, x: Array, axes: Sequence[int], dtype: Any = None) -> Array:
-        """sum, max, min, any, all over axes; argmax, argmin over one."""
+        """sum, max, min, any, all over axes; argmax, argmin: the place in row-major order.
+
+        Over an axis into which a reshape took several together, it is over these.
+        """
         axes = tuple(sorted(axes))
+        last = len(x.shape) - 1
+        if x.kind == "reshape" and axes == (last,):
+            apart = x.inputs[0]
+            if len(apart.shape) > last and apart.shape[:last] == x.shape[:last]:
+                return self.reduce(op, apart, range(last, len(apart.shape)), dtype)
         shape = tuple([n for d, n in enumerate(x.shape) if d not in axes])
         if op in ("sum", "max", "min", "any", "all") and all(x.shape[d] == 1 for d in axes):
             rest = [d for d in range(len(x.shape)) if d not in axes]
@@ -263,7 +276,7 @@ class Arrays:
                                           for d in range(len(x.shape))]))
             assert len(rest) == len(picked.shape)
             return self.cast(picked, dtype or x.dtype)  # type: ignore[no-any-return]
-        if len(axes) > 1 and not shape and x.size > 16384:
+        if len(axes) > 1 and not shape and x.size > 16384 and op not in ("argmax", "argmin"):
             # in two stages, so that the parts can be computed side by side
             return self.reduce(op, self.reduce(op, x, axes[1:], dtype), (0,), dtype)
         return self.make("reduce", shape, np.dtype(dtype or x.dtype), (x,), (op, axes))
@@ -271,6 +284,45 @@ class Arrays:
     def contract(self, a: Array, b: Array) -> Array:
         """The matrix products of the last two axes; leading axes are equal."""
         return self.make("contract", (*a.shape[:-1], b.shape[-1]), a.dtype, (a, b))
+
+    def convolve(self, x: Array, w: Array, rows: Lines, columns: Lines,
+                 pixels: tuple[int, int]) -> Array:
+        """(N, C, H', W') from images (N, groups, k, H, W) and kernels (groups, j, k, kh, kw).
+
+        `rows` and `columns`, from `straight` or `unwound`, say which places each pixel meets.
+        """
+        n, groups, k = x.shape[:3]
+        what = Windows("convolve", n, groups, k, w.shape[1], (x.shape[3], x.shape[4]), pixels,
+                       (w.shape[3], w.shape[4]), rows, columns)
+        y = self.make("contract", what.shape, x.dtype, (x, w), what)
+        return self.split_last(y, pixels)
+
+    def correlate(self, x: Array, g: Array, rows: Lines, columns: Lines,
+                  kernel: tuple[int, int]) -> Array:
+        """(C', k, kh, kw), the transpose of `convolve` in its kernels, from images
+        (N, groups, k, H, W) and results (N, groups, j, H', W')."""
+        n, groups, k = x.shape[:3]
+        what = Windows("correlate", n, groups, k, g.shape[2], (x.shape[3], x.shape[4]),
+                       (g.shape[3], g.shape[4]), kernel, rows, columns)
+        w = self.make("contract", what.shape, x.dtype, (x, g), what)
+        return self.split_last(w, (k, *kernel))
+
+    def split_last(self, x: Array, sizes: tuple[int, ...]) -> Array:
+        """The last axis as several, the last of them running fastest."""
+        shape = (*x.shape[:-1], *sizes)
+        rank, kept = len(shape), len(x.shape) - 1
+        place = constant(0, rank)
+        for d, stride in enumerate(strides_of(sizes)):
+            place = place.add(Affine.axis(kept + d, rank).times(stride))
+        return self.view(x, shape, (*[Affine.axis(d, rank) for d in range(kept)], place))
+
+    def straight(self, *sizes: int) -> Lines:
+        """One axis of a convolution; see windows.py."""
+        return straight(*sizes)
+
+    def unwound(self, *sizes: int) -> Lines:
+        """One axis of a transposed convolution; see windows.py."""
+        return unwound(*sizes)
 
     # ------------------------------------------------------------ assembling
 

@@ -12,20 +12,22 @@ range, and its value.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from chainrule.core.types import int64
 
-from . import build
+from . import build, tiles
 from .access import Access, homes_of
 from .arrays import Array
 from .index import Affine
-from .kernel import Apply, Constant, Count, Kernel, Load, Operand, Picked, Point
+from .kernel import Apply, Constant, Count, Kernel, Load, Operand, Picked, Point, Store
 from .nest import Nest
 from .reduction import across, starts, turn
-from .registers import Lane, Registers
+from .registers import MEMORY, Lane, Registers
 
 
 class Emitted(NamedTuple):
@@ -122,6 +124,7 @@ class Function:
             e.do(f"%at{i} = getelementptr ptr, ptr %arrays, i64 {i + 1}")
             e.do(f"%cell{i} = load ptr, ptr %at{i}, align 8")
             e.do(f"%slot{i} = load ptr, ptr %cell{i}, align 8")
+        self._buffers()
         if self.finish:
             self._finish_loops()
         elif all(loop.size for loop in nest.loops):
@@ -151,9 +154,29 @@ class Function:
         return nest.loops[0].size
 
     def _divisible(self) -> bool:
-        """Can the outermost loop be divided? A scatter may meet one place twice: it cannot."""
-        loops = self.nest.loops
-        return bool(loops) and not loops[0].reduced and self.kernel.kind != "scatter"
+        """Can the outermost loop be divided? A scatter may meet one place twice; it can if its
+        turns reach into parts of memory that do not overlap."""
+        kernel, loops = self.kernel, self.nest.loops
+        if not loops or loops[0].reduced:
+            return False
+        if kernel.kind != "scatter":
+            return True
+        apart, *steps = self.nest.steps(kernel.stores[0].place)
+        reach = sum([abs(step) * (loop.size - 1)
+                     for step, loop in zip(steps, loops[1:], strict=True)])
+        reach += sum([stride * (n - 1) for _, stride, n, _ in kernel.what["axes"]])
+        return bool(abs(apart) > reach)
+
+    def _buffers(self) -> None:
+        """Room for the tiles on the stack."""
+        found: list[tuple[Load | Store, str]] = [(s, "store") for s in self.kernel.stores]
+        found += [(p, "load") for p in self.kernel.points if isinstance(p, Load)]
+        for one, use in found:
+            if self.nest.tiled(one):
+                buffer = self.e.fresh("tile")
+                self.access.buffers[one.home.number, one.place, use] = buffer
+                self.e.do(f"{buffer} = alloca [{self.nest.lanes ** 2} x {MEMORY[one.home.dtype]}]"
+                          ", align 64")
 
     # ------------------------------------------------------------ loops
 
@@ -171,6 +194,8 @@ class Function:
             carried = self._starts()
         if depth == len(nest.loops):
             carried = self._innermost(carried)
+        elif depth == nest.tile:
+            carried = self._tile_loop(depth, carried)
         elif depth == nest.vector:
             carried = self._vector_loop(depth, carried)
         elif depth == 0 and self._divisible():
@@ -189,15 +214,20 @@ class Function:
         e.known, self.values, self.access.pointers = before
         return result
 
-    def _loop(self, depth: int, start: str, end: str, carried: list[Lane],
-              step: int = 1) -> list[Lane]:
+    def _turn(self, depth: int, index: str, carried: list[Lane]) -> list[Lane]:
+        """One turn of a loop."""
+        self.access.indices.append(index)
+        result = self._scoped(depth, carried)
+        self.access.indices.pop()
+        return result
+
+    def _loop(self, depth: int, start: str, end: str, carried: list[Lane], step: int = 1,
+              turn: Callable[[int, str, list[Lane]], list[Lane]] | None = None) -> list[Lane]:
         """for i in start ... end by step; at least once."""
         e = self.e
+        turn = turn or self._turn
         if start == "0" and end == str(step):
-            self.access.indices.append("0")
-            result = self._scoped(depth, carried)
-            self.access.indices.pop()
-            return result
+            return turn(depth, "0", carried)
         head, done = self.access.label("loop"), self.access.label("done")
         before = self.access.block
         e.do(f"br label %{head}")
@@ -205,9 +235,7 @@ class Function:
         index, following = e.fresh("i"), e.fresh("i")
         place = len(e.lines)
         inside = [Lane(e, e.fresh("c"), c.dtype, c.lanes) for c in carried]
-        self.access.indices.append(index)
-        result = self._scoped(depth, inside)
-        self.access.indices.pop()
+        result = turn(depth, index, inside)
         phis = [f"{index} = phi i64 [ {start}, %{before} ], [ {following}, %{self.access.block} ]"]
         for c, i, r in zip(carried, inside, result, strict=True):
             phis.append(f"{i.name} = phi {c.type} [ {c.name}, %{before} ], "
@@ -239,30 +267,75 @@ class Function:
             last = e.emit(f"call i64 {e.declare('llvm.umin.i64', 'i64', 'i64', 'i64')}"
                           f"(i64 %hi, i64 {full})")
             low, high = e.emit(f"mul i64 %lo, {lanes}"), e.emit(f"mul i64 {last}, {lanes}")
-            some, after = self.access.label("some"), self.access.label("after")
-            any_ = e.emit(f"icmp ult i64 %lo, {last}")
-            e.do(f"br i1 {any_}, label %{some}, label %{after}")
-            self.access.begin(some)
-            self._loop(depth, low, high, carried, lanes)
-            e.do(f"br label %{after}")
-            self.access.begin(after)
-            tail, end = self.access.label("tail"), self.access.label("end")
-            reached = e.emit(f"icmp ugt i64 %hi, {full}")
-            e.do(f"br i1 {reached}, label %{tail}, label %{end}")
-            self.access.begin(tail)
-            self._tail(depth, str(full * lanes), static_mask(rest, lanes), carried)
-            e.do(f"br label %{end}")
-            self.access.begin(end)
+            self._if(f"icmp ult i64 %lo, {last}",
+                     lambda: self._loop(depth, low, high, carried, lanes))
+            self._if(f"icmp ugt i64 %hi, {full}", lambda: self._tail(
+                depth, str(full * lanes), static_mask(rest, lanes), carried))
             return carried
         return self._tail(depth, "0", static_mask(rest, lanes), carried)
 
     def _tail(self, depth: int, start: str, mask: str, carried: list[Lane]) -> list[Lane]:
         self.access.mask = mask
-        self.access.indices.append(start)
-        result = self._scoped(depth, carried)
-        self.access.indices.pop()
+        result = self._turn(depth, start, carried)
         self.access.mask = None
         return result
+
+    def _tile_loop(self, depth: int, carried: list[Lane]) -> list[Lane]:
+        """Blocks of as many turns as there are lanes, then the rest."""
+        size, lanes = self.nest.loops[depth].size, self.nest.lanes
+        full, rest = divmod(size, lanes)
+        turn = partial(self._tile, lanes)
+        if full:
+            carried = self._loop(depth, "0", str(full * lanes), carried, lanes, turn)
+        return self._tile(rest, depth, str(full * lanes), carried) if rest else carried
+
+    def _if(self, condition: str, write: Callable[[], object]) -> None:
+        """What `write` writes happens where the condition holds."""
+        e = self.e
+        some, after = self.access.label("some"), self.access.label("after")
+        holds = e.emit(condition)
+        e.do(f"br i1 {holds}, label %{some}, label %{after}")
+        self.access.begin(some)
+        write()
+        e.do(f"br label %{after}")
+        self.access.begin(after)
+
+    def _tile(self, count: int, depth: int, start: str, carried: list[Lane]) -> list[Lane]:
+        """`count` turns of the innermost loop: tiles are read before and written after them."""
+        e, access, lanes = self.e, self.access, self.nest.lanes
+        known, pointers, buffers = dict(e.known), dict(access.pointers), access.buffers
+        size = self.nest.loops[self.nest.vector].size
+        rows = size % lanes if access.mask else lanes
+        before, after = [], []
+        access.buffers = {}
+        for (number, place, use), buffer in buffers.items():
+            scalar = MEMORY[next(x for x in access.slots if x.number == number).dtype]
+            stride = access.lane_step(place)
+            if not tiles.fits(scalar, lanes, rows, count, stride):
+                continue
+            access.buffers[number, place, use] = buffer
+            at = e.emit(f"getelementptr {scalar}, ptr {access.pointers[number, place]}, "
+                        f"i64 {start}")
+            if use == "load":
+                before.append(tiles.inward(e, scalar, lanes, rows, count, stride, at, buffer))
+            else:
+                after.append(tiles.outward(e, scalar, lanes, rows, count, stride, at, buffer))
+        e.lines += before
+        end = str(int(start) + count) if start.isdigit() else e.emit(f"add i64 {start}, {count}")
+        carried = self._loop(depth, start, end, carried, turn=partial(self._tile_turn, start))
+        e.lines += after
+        access.buffers = buffers
+        e.known, access.pointers = known, pointers
+        return carried
+
+    def _tile_turn(self, start: str, depth: int, index: str, carried: list[Lane]) -> list[Lane]:
+        e = self.e
+        known = dict(e.known)
+        turn = index if start == "0" else e.emit(f"sub i64 {index}, {start}")
+        self.access.offset = e.emit(f"mul i64 {turn}, {self.nest.lanes}")
+        carried = self._turn(depth, index, carried)
+        e.known = known
+        return carried
 
     def _finish_loops(self) -> None:
         """Rows i0 ... i1 and columns j0 ... j1 of item b of a product."""
@@ -348,8 +421,7 @@ class Function:
         if isinstance(p, Constant):
             return e.const(p.value, p.dtype)
         if isinstance(p, Load):
-            return access.load(p.home, access.pointers[p.home.number, p.place],
-                               access.lane_step(p.place))
+            return access.whole(p.home, p.place)
         if isinstance(p, Count):
             return access.count(p.value)
         if isinstance(p, Picked):
@@ -370,9 +442,15 @@ class Function:
         if kernel.kind == "reduce":
             loops, vector = self.nest.loops, self.nest.vector
             masked = access.mask if vector >= 0 and loops[vector].reduced else None
-            inner = bool(loops) and loops[-1].reduced
+            index = Lane(self.e, "0", int64, 1)
+            for depth, (loop, one) in enumerate(zip(loops, access.indices, strict=True)):
+                if loop.reduced and kernel.what["op"] in ("argmax", "argmin"):
+                    here = Lane(self.e, one, int64, 1)
+                    if depth == vector:
+                        here = here + Lane(self.e, access.counting(), int64, self.nest.lanes)
+                    index = here if index.name == "0" else index * loop.size + here
             return turn(self.e, kernel.what["op"], carried, self.values[kernel.stores[0].value],
-                        masked, access.indices[-1] if inner else "0")
+                        masked, index)
         if kernel.kind == "scan":
             total = carried[0] + self.values[kernel.stores[0].value]
             access.store(kernel.stores[0], total)
@@ -400,9 +478,9 @@ class Function:
     def _finish_reduction(self, carried: list[Lane]) -> None:
         """Lanes come together, then the result is stored."""
         e, kernel = self.e, self.kernel
-        result = carried[-1]
         if self.nest.vector >= 0 and self.nest.loops[self.nest.vector].reduced:
-            result = across(e, kernel.what["op"], result)
+            carried = across(e, kernel.what["op"], carried)
+        result = carried[-1]
         store = kernel.stores[0]
         if result.dtype != store.home.dtype:
             result = e.cast(result, store.home.dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -19,15 +20,25 @@ from chainrule.core.config import settings
 from chainrule.core.errors import IndexingError
 from chainrule.core.graph import Graph
 
-from . import build, contract, entrance, group, memory, threads, verify
+from . import (
+    build,
+    contract,
+    contract_image,
+    contract_window,
+    entrance,
+    group,
+    memory,
+    threads,
+    verify,
+)
 from .arrays import Array
 from .driver import PRODUCT, WORDS, code
 from .emit import Emitted, emit
-from .index import flat, identity
+from .index import flat, identity, strides_of
 from .kernel import Apply, Kernel, Picked, home_of
 from .lower import lower
 from .registers import REGISTER
-from .schedule import Schedule, batch_stride, product_operand, schedule
+from .schedule import Schedule, batch_stride, product_operand, product_operands, schedule
 
 # A region of less work than this (in nanoseconds, by estimate) stays on one thread, and no chunk
 # is much smaller.
@@ -134,23 +145,15 @@ class Executable:
 
     def _product(self, kernel: Kernel) -> int:
         """The phases of a matrix product; returns the bytes of scratch."""
-        a, b = kernel.array.inputs
-        *batch, m, n = kernel.array.shape
-        k = a.shape[-1]
-        count = 1
-        for size in batch:
-            count *= size
-        (base_a, start_a, strides_a), (base_b, start_b, strides_b) = operand(a), operand(b)
-        scalar = REGISTER[kernel.array.dtype]
         finish = None
         if kernel.finish is not None:
             finish = emit(kernel.finish, finish=True)
             self._add(finish)
         target = build.target()
-        spec = contract.Contraction(scalar, count, m, n, k, strides_a, strides_b, (m * n, n, 1),
-                                    finish is not None)
-        program = planned(spec, target.lanes, finish.name if finish else None,
-                                       target.registers)
+        spec, (base_a, start_a), (base_b, start_b) = specification(kernel)
+        plan = contract_window.program if isinstance(spec, contract_image.Spec) else planned
+        program = plan(spec, target.lanes, finish.name if finish else None, target.registers)
+        scalar = spec.dtype
         self.texts.update(program.text)
         slots: list[Any] = [None, home_of(base_a), home_of(base_b), home_of(kernel.array),
                             "scratch"]
@@ -410,6 +413,30 @@ def compile_graph(graph: Graph, written: Sequence[int | None]) -> Executable:
 
 
 planned = lru_cache(1024)(contract.contraction)
+
+
+def specification(kernel: Kernel) -> tuple[Any, tuple[Array, int], tuple[Array, int]]:
+    """What a product has to compute, and where its operands begin."""
+    array, finish = kernel.array, kernel.finish is not None
+    scalar = REGISTER[array.dtype]
+    a, b = array.inputs
+    if array.what is not None:
+        (base_a, start_a, image), (base_b, start_b, other) = [
+            window(x, base) for x, base in zip((a, b), product_operands(array), strict=True)]
+        return (contract_image.Spec(array.what, scalar, image, other, finish),
+                (base_a, start_a), (base_b, start_b))
+    *batch, m, n = array.shape
+    (base_a, start_a, strides_a), (base_b, start_b, strides_b) = operand(a), operand(b)
+    return (contract.Contraction(scalar, math.prod(batch), m, n, a.shape[-1], strides_a, strides_b,
+                                 (m * n, n, 1), finish), (base_a, start_a), (base_b, start_b))
+
+
+def window(x: Array, base: Array) -> tuple[Array, int, tuple[int, ...]]:
+    """Where an operand of a convolution begins in `base`, and its strides."""
+    if base is x:
+        return x, 0, strides_of(x.shape)
+    place = flat(x.what, base.shape, len(x.shape))
+    return base, place.start, place.steps
 
 
 def operand(x: Array) -> tuple[Array, int, tuple[int, int, int]]:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .arrays import Array
+from .index import Affine
 from .kernel import Kernel, Picked
-from .nest import Nest
+from .nest import Nest, places
 
 # What a group makes must be more than this, or it stays in the cache anyway.
 FROM = 192 << 10
@@ -77,12 +78,20 @@ def prefix(kernel: Kernel, rows: int) -> int:
     for count, n in enumerate(kernel.domain[:len(kernel.domain) - reduced], 1):
         size *= n
         if size == rows:
+            if any(_in_columns(kernel, place, count) for place, _ in places(kernel)):
+                return 0
             nest = Nest(kernel, rows=count)
             single = nest.loops and nest.loops[0].size == rows and not nest.loops[0].reduced
             return count if single else 0
         if size > rows:
             return 0
     return 0
+
+
+def _in_columns(kernel: Kernel, place: Affine, rows: int) -> bool:
+    """Are neighbours in memory in different rows? Then blocks of rows are blocks of columns."""
+    steps = [s if n > 1 else 0 for s, n in zip(place.steps, kernel.domain, strict=True)]
+    return 1 in steps[:rows] and any(abs(s) > 1 for s in steps[rows:])
 
 
 def joins(stretch: Sequence[Kernel], kernel: Kernel, rows: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -118,6 +119,13 @@ def flat_to_indices(old: Sequence[int], new: Sequence[int]) -> Indices | None:
     """Reading an array of shape `old` as one of shape `new`, if that is an affine view."""
     new = tuple(new)
     return unflat(flat(identity(new), new, len(new)), tuple(old), new)
+
+
+def in_order(indices: Indices, shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Does a view of `shape` show all of an array of shape `whole`, one element after the other?"""
+    place = flat(indices, whole, len(shape))
+    return math.prod(shape) == math.prod(whole) and place.start == 0 and all(
+        n == 1 or a == b for n, a, b in zip(shape, place.steps, strides_of(shape), strict=True))
 
 
 def slice_indices(shape: tuple[int, ...], key: Sequence[object]) -> tuple[tuple[int, ...], Indices]:

@@ -179,10 +179,83 @@ class Kernel:
         key = ("pick", home.number, place, tuple(axes), negative)
         return self.point(Picked(home, place, tuple(axes), negative, x.number), key)
 
+    def seen(self, domain: tuple[int, ...]) -> Kernel | None:
+        """A map as one over `domain`, whose axes are several of its own taken as one; None where
+        its places do not run through these evenly."""
+        groups = joined_axes(self.domain, domain)
+        if groups is None or self.kind != "map" or self.what.get("part"):
+            return None
+        made = Kernel("map", domain, self.array)
+        moved = {}
+        for affine in {a for a, _ in self.affines()}:
+            found = self._taken_together(affine, groups)
+            if found is None:
+                return None
+            moved[affine] = found
+        for p in self.points:
+            made.points.append(p._replace(value=moved[p.value]) if isinstance(p, Count)
+                               else p._replace(place=moved[p.place])
+                               if isinstance(p, (Load, Picked)) else p)
+        made.stores = [s._replace(place=moved[s.place]) for s in self.stores]
+        return made
+
+    def affines(self) -> list[tuple[Affine, str]]:
+        """Every affine map of its points and stores, and what it is for."""
+        found = [(s.place, "store") for s in self.stores]
+        for p in self.points:
+            if isinstance(p, (Load, Picked)):
+                found.append((p.place, "load"))
+            elif isinstance(p, Count):
+                found.append((p.value, "count"))
+        return found
+
+    def _taken_together(self, affine: Affine, groups: list[list[int]]) -> Affine | None:
+        steps = []
+        for group in groups:
+            long = [d for d in group if self.domain[d] > 1]
+            step = affine.steps[long[-1]] if long else 0
+            span = step
+            for d in reversed(long):
+                if affine.steps[d] != span:
+                    return None
+                span *= self.domain[d]
+            steps.append(step)
+        return Affine(affine.start, tuple(steps))
+
+    def absorb(self, other: Kernel) -> None:
+        """Also compute what another map over the same domain does. What it loads of the places
+        that this one stores to is the value stored."""
+        own = {(s.home.number, s.place): s.value for s in self.stores if not s.add}
+        number: list[int] = []
+        for p in other.points:
+            if isinstance(p, Load) and (p.home.number, p.place) in own:
+                number.append(own[p.home.number, p.place])
+                continue
+            if isinstance(p, Apply):
+                operands = tuple([Operand(number[x.point]) if isinstance(x, Operand) else x
+                                  for x in p.operands])
+                p = p._replace(operands=operands)
+                key: Any = ("map", p.what.key, operands, tuple(map(type, operands)), p.dtype.str)
+            elif isinstance(p, Picked):
+                p = p._replace(axes=tuple([(number[at], stride, n, axis)
+                                          for at, stride, n, axis in p.axes]))
+                key = ("pick", p.home.number, p.place, p.axes, p.negative)
+            elif isinstance(p, Load):
+                key = ("load", p.home.number, p.place)
+            elif isinstance(p, Count):
+                key = ("count", p.value)
+            else:
+                key = ("number", p.value.tobytes(), p.dtype.str)
+            number.append(self.point(p, key))
+        self.stores += [s._replace(value=number[s.value]) for s in other.stores]
+
     def store(self, x: Array, value: int, place: Affine | None = None, add: bool = False) -> None:
         if place is None:
             place = flat(identity(x.shape), x.shape, len(self.domain))
-        self.stores.append(Store(home_of(x), self.normal(place), value, add))
+        place, home = self.normal(place), home_of(x)
+        self.stores.append(Store(home, place, value, add))
+        if not add:                  # whoever reads it here by another name has it in registers
+            self.numbers["load", home.number, place] = value
 
     # ------------------------------------------------------------ what is read and written
 
@@ -208,6 +281,22 @@ class Kernel:
         if self.finish is not None:
             own += self.finish.written()
         return list(dict.fromkeys(own))
+
+
+def joined_axes(domain: tuple[int, ...], whole: tuple[int, ...]) -> list[list[int]] | None:
+    """Which neighbouring axes of `domain` make up each axis of `whole`, if they do."""
+    groups: list[list[int]] = []
+    d = 0
+    for n in whole:
+        group, size = [], 1
+        while d < len(domain) and (domain[d] == 1 or (size < n and size * domain[d] <= n)):
+            size *= domain[d]
+            group.append(d)
+            d += 1
+        if size != n:
+            return None
+        groups.append(group)
+    return groups if d == len(domain) else None
 
 
 def home_of(x: Array) -> Array:

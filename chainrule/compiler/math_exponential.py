@@ -75,17 +75,32 @@ def scaled(e: Registers, p: Lane, t: Lane) -> Lane:
         k = bits - (MAGIC_BITS[t.dtype] & 0xFFFFFFFF)
         if p.dtype != float32:
             return e.ldexp(p, e.cast(k, int32))
-        # The instruction takes hundreds of cycles where its result is denormal. There the bits of
-        # the result are a whole number: p·2^(k+149), rounded as a sum with 2²³ rounds.
-        tiny = (k < -126) & (k > -1000)          # a NaN may have any k
-        whole_number = e.ldexp(p, e.cast(e.select(tiny, k + 149, k), int32))
-        rounded = e.bits(whole_number + 8388608.0, kind) - 0x4B000000
-        return e.select(tiny, e.bits(rounded, p.dtype), whole_number)
+        # The instruction takes hundreds of cycles where its result is denormal. There, and up to
+        # twice the smallest normal number, the bits of the result are a whole number: p·2^(k+149).
+        tiny = (k < -125) & (k > -1000)          # a NaN may have any k
+        number = e.ldexp(p, e.cast(e.select(tiny, k + 149, k), int32))
+        nearest = e.intrinsic("rint", number)
+        rounded = e.emit(f"fptosi {nearest!r} to <{p.lanes} x i32>")
+        return e.select(tiny, e.bits(Lane(e, rounded, int32, p.lanes), p.dtype), number)
     half = e.bitwise("lshr", bits, 1)
     first = e.bits(e.bits(p, kind) + (half << fraction), p.dtype)
     rest = ((bits - half) << fraction) + ONE[t.dtype]
     # An fma, which is not taken apart to be fused with what follows.
     return e.fma(first, e.bits(rest, p.dtype), -0.0)
+
+
+def unscaled(e: Registers, x: Lane, shift: int) -> Lane:
+    """x·2^−shift for a number x from 0 to 2^shift, rounded once (see `scaled`).
+
+    Where that is denormal its bits are a whole number, to which a sum with 2^fraction rounds;
+    elsewhere it has another exponent.
+    """
+    kind, fraction = whole(x.dtype), FRACTION[x.dtype]
+    smallest, unit = SMALLEST[x.dtype], 2.0**fraction
+    number = e.bits(x, kind) - (shift << fraction)
+    sum_ = e.fma(x, unit * 2.0**-shift / smallest, unit)
+    rounded = e.bits(sum_, kind) - (ONE[x.dtype] + (fraction << fraction))
+    return e.bits(e.select(x < smallest * 2.0**shift, rounded, number), x.dtype)
 
 
 def exp(e: Registers, x: Lane) -> Lane:
@@ -193,12 +208,18 @@ def log1p(e: Registers, x: Lane) -> Lane:
 def log1pexp(e: Registers, x: Lane) -> Lane:
     """log(1 + exp(x)) for x ≤ 0."""
     t = exp(e, x)
+    # Where t is so small that it is the result, another number takes its place on the way: to
+    # multiply denormal numbers takes hundreds of cycles.
+    least = 2.0**-30 if x.dtype == float32 else 2.0**-60
+    small = t < least
     far = t > 0.41421356
-    f = e.select(far, e.fma(t, 0.5, -0.5), t)
+    f = e.select(far, e.fma(e.select(small, least, t), 0.5, -0.5), e.select(small, least, t))
     if x.dtype == float32:
-        return e.select(far, e.const(LN2, x), 0) + e.fma(f * f, polynomial(e, f, LOG[float32]), f)
-    square, product = log1p_terms(e, f)
-    return e.select(far, e.const(LN2, x), 0) + (f - (square - product))
+        y = e.fma(f * f, polynomial(e, f, LOG[float32]), f)
+    else:
+        square, product = log1p_terms(e, f)
+        y = f - (square - product)
+    return e.select(small, t, e.select(far, e.const(LN2, x), 0) + y)
 
 
 def log_scaled(base: float) -> Callable[..., Lane]:
@@ -234,18 +255,35 @@ LOG10_2 = (0.3010299956639812, -2.8037281277851704e-18)
 # ---------------------------------------------------------------- logistic and hyperbolic
 
 
-def sigmoid(e: Registers, x: Lane) -> Lane:
-    """E − E·u where x < 0, else 1 − u, with E = exp(−|x|) and u = E/(1 + E).
+# Below the first x·exp(x) is 0; exp there times 2 to the second is a normal number.
+LOGISTIC = {float32: (-110.0, 40), float64: (-753.0, 70)}
 
-    E is taken times 2^shift, so that it is never denormal.
-    """
-    lowest, shift = {float32: (-104.0, 24), float64: (-746.0, 60)}[x.dtype]
+
+def logistic(e: Registers, x: Lane) -> tuple[Lane, Lane, int]:
+    """((E − E·u)·2^shift, u, shift) with E = exp(−|x|) and u = E/(1 + E)."""
+    lowest, shift = LOGISTIC[x.dtype]
     t, r = reduced(e, limited(e, -e.abs(x), lowest, None))
     p = e.fma(r * r, polynomial(e, r, EXP[x.dtype]), r)
     power = two_to(e, t, shift)
     decay = e.fma(p, power, power)
-    ratio = decay / (decay + 2.0**shift)
-    return e.select(x < 0, e.fma(-decay, ratio, decay) * 2.0**-shift, 1 - ratio)
+    # Neither E nor u is ever denormal; a u as small as this changes nothing.
+    u = limited(e, decay, 2.0**-60, None) / (decay + 2.0**shift)
+    return e.fma(-decay, u, decay), u, shift
+
+
+def sigmoid(e: Registers, x: Lane) -> Lane:
+    """E − E·u where x < 0, else 1 − u (see `logistic`)."""
+    low, u, shift = logistic(e, x)
+    return e.select(x < 0, unscaled(e, low, shift), 1 - u)
+
+
+def silu(e: Registers, x: Lane) -> Lane:
+    """x − x·u where x > 0, else x·(E − E·u), multiplied before the scaling (see `logistic`)."""
+    low, u, shift = logistic(e, x)
+    size = limited(e, e.abs(x), None, -LOGISTIC[x.dtype][0])
+    below = e.intrinsic("copysign", unscaled(e, low * size, shift), x)
+    above = e.fma(-limited(e, x, None, 60.0), u, x)           # NaN for −∞
+    return e.select((x <= 0) & (x > -math.inf), below, above)
 
 
 def softplus(e: Registers, x: Lane) -> Lane:

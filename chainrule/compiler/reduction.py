@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.types import int64
+from chainrule.core.types import bool_, int64
 
 from .registers import REGISTER, Lane, Registers, literal
 
@@ -49,13 +49,13 @@ def joined(e: Registers, op: str, a: Lane, b: Lane) -> Lane:
 
 
 def turn(e: Registers, op: str, carried: list[Lane], value: Lane, mask: str | None,
-         index: str) -> list[Lane]:
+         index: Lane) -> list[Lane]:
     """One turn of a reduction. Lanes outside the mask change nothing."""
     total = carried[0]
     if total.lanes > 1:
         value = e.spread(value)
     if op in ("argmax", "argmin"):
-        return _extreme_place(e, op, carried, value, index)
+        return _extreme_place(e, op, carried, value, index, mask)
     if mask is not None:
         nothing = everywhere(e, start_value(op, value.dtype), value.dtype, value.lanes)
         value = Lane(e, e.emit(f"select <{value.lanes} x i1> {mask}, {value!r}, {nothing!r}"),
@@ -64,34 +64,51 @@ def turn(e: Registers, op: str, carried: list[Lane], value: Lane, mask: str | No
 
 
 def _extreme_place(e: Registers, op: str, carried: list[Lane], value: Lane,
-                   index: str) -> list[Lane]:
+                   here: Lane, mask: str | None) -> list[Lane]:
     """The first place of the extreme; a NaN is more extreme than any number."""
     best, place = carried
     better = value > best if op == "argmax" else value < best
     if value.dtype.kind == "f":
         better = better | (e.isnan(value) & ~e.isnan(best))
-    here = Lane(e, index, int64, 1)
+    if mask is not None:
+        better = better & Lane(e, mask, bool_, value.lanes)
     if value.lanes > 1:
         here = e.spread(here)
     return [e.select(better, value, best), e.select(better, here, place)]
 
 
-def across(e: Registers, op: str, x: Lane) -> Lane:
-    """All lanes as one value: the upper half joins the lower until one is left."""
-    lanes = x.lanes
+def across(e: Registers, op: str, carried: list[Lane]) -> list[Lane]:
+    """All lanes as one: the upper half joins the lower until one is left."""
+    whole, lanes = e.lanes, carried[0].lanes
     while lanes > 1:
         half = lanes // 2
-        parts = []
-        for first in (0, half):
-            if half == 1:
-                name = e.emit(f"extractelement {x.type} {x.name}, i64 {first}")
-            else:
-                picked = ", ".join(f"i32 {first + i}" for i in range(half))
-                name = e.emit(f"shufflevector {x.type} {x.name}, {x.type} poison, "
-                              f"<{half} x i32> <{picked}>")
-            parts.append(Lane(e, name, x.dtype, half))
-        whole, e.lanes = e.lanes, half
-        x = joined(e, op, *parts)
-        e.lanes = whole
-        lanes = half
-    return x
+        lower, upper = ([_part(e, x, first, half) for x in carried] for first in (0, half))
+        e.lanes = lanes = half
+        if len(carried) == 1:
+            carried = [joined(e, op, *lower, *upper)]
+        else:
+            carried = _joined_places(e, op, lower, upper)
+    e.lanes = whole
+    return carried
+
+
+def _part(e: Registers, x: Lane, first: int, count: int) -> Lane:
+    if count == 1:
+        name = e.emit(f"extractelement {x.type} {x.name}, i64 {first}")
+    else:
+        picked = ", ".join(f"i32 {first + i}" for i in range(count))
+        name = e.emit(f"shufflevector {x.type} {x.name}, {x.type} poison, "
+                      f"<{count} x i32> <{picked}>")
+    return Lane(e, name, x.dtype, count)
+
+
+def _joined_places(e: Registers, op: str, one: list[Lane], other: list[Lane]) -> list[Lane]:
+    """The more extreme of two and its place, of equal ones the first."""
+    (a, at), (b, there) = one, other
+    better = b > a if op == "argmax" else b < a
+    same = e.eq(a, b)
+    if a.dtype.kind == "f":
+        better = better | (e.isnan(b) & ~e.isnan(a))
+        same = same | (e.isnan(b) & e.isnan(a))
+    better = better | (same & (there < at))
+    return [e.select(better, b, a), e.select(better, there, at)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from .arrays import Array
@@ -123,8 +123,8 @@ def placed(order: Sequence[Array], outputs: Sequence[Array]) -> set[int]:
         if x.kind == "reshape":
             bring(x)
         elif x.kind == "contract":
-            for operand in x.inputs:
-                bring(product_operand(operand))
+            for operand in product_operands(x):
+                bring(operand)
         elif x.kind == "call":
             for operand in x.arrays:
                 bring(operand)
@@ -177,6 +177,29 @@ def product_operand(x: Array) -> Array:
     return base
 
 
+def product_operands(x: Array) -> tuple[Array, ...]:
+    """The arrays whose memory a product or a convolution reads."""
+    if x.what is None:
+        return tuple(map(product_operand, x.inputs))
+    image, other = x.inputs
+    return window_operand(image), window_operand(other, side_by_side=x.what.kind == "correlate")
+
+
+def window_operand(x: Array, side_by_side: bool = False) -> Array:
+    """The array under a view, unless the view shows less of what need not be in memory, or its
+    last two axes are not as one and have to be."""
+    base = x
+    while base.kind == "view":
+        base = base.inputs[0]
+    if base.size > x.size and base.kind not in AT_HOME:
+        return x
+    if side_by_side and x.kind == "view":
+        place = flat(x.what, x.inputs[0].shape, len(x.shape))
+        if batch_stride(place.steps[-2:], x.shape[-2:]) is None:
+            return x
+    return base
+
+
 def batch_stride(steps: Sequence[int], sizes: Sequence[int]) -> int | None:
     """The one stride of leading axes taken together, or None."""
     stride: int | None = None
@@ -224,7 +247,24 @@ class Builder:
             if self.joinable(trial, position, needs):
                 self.join(x, indices, position, needs)
                 return
+        for position, seen in self.products(trial, needs):
+            if self.joinable(seen, position, needs):
+                self.join(x, indices, position, needs, seen)
+                return
         self.append(trial, needs)
+
+    def products(self, trial: Kernel, needs: int) -> Iterator[tuple[int, Kernel]]:
+        """Products it reads whose axes are several of its own taken as one, as those of a
+        convolution are, and the map over these."""
+        rest = needs
+        while rest:
+            position = rest.bit_length() - 1
+            rest ^= 1 << position
+            kernel = self.kernels[position]
+            if kernel.kind == "contract" and kernel.domain != trial.domain:
+                seen = trial.seen(kernel.domain)
+                if seen is not None:
+                    yield position, seen
 
     def add_reduce(self, x: Array) -> None:
         op, axes = x.what
@@ -241,7 +281,7 @@ class Builder:
         self.append(kernel, self.needs(kernel))
 
     def add_contract(self, x: Array) -> None:
-        kernel = Kernel("contract", x.shape, x, operands=tuple(map(product_operand, x.inputs)))
+        kernel = Kernel("contract", x.shape, x, operands=product_operands(x))
         self.append(kernel, self.needs(kernel))
 
     def add_call(self, x: Array) -> None:
@@ -390,7 +430,8 @@ class Builder:
                     return False
         return True
 
-    def join(self, x: Array, indices: Indices, position: int, needs: int) -> None:
+    def join(self, x: Array, indices: Indices, position: int, needs: int,
+             seen: Kernel | None = None) -> None:
         kernel = self.kernels[position]
         part = kernel
         if kernel.kind == "contract":
@@ -398,7 +439,10 @@ class Builder:
                 kernel.finish = Kernel("map", kernel.domain, x)
                 kernel.finish.arrays = []
             part = kernel.finish
-        part.store(x, part.expression(x, indices, self.at_home))
+        if seen is not None:
+            part.absorb(seen)
+        else:
+            part.store(x, part.expression(x, indices, self.at_home))
         part.arrays.append(x)
         bit = 1 << position
         added = self.all_before(needs & ~bit) & ~self.before[position]

@@ -57,13 +57,14 @@ def kernels(schedule: Schedule) -> None:
                 inputs[home.what] = home.number
     for kernel in schedule.kernels:
         own = {home.number for home in kernel.written()}
-        for home, place in kernel.loads():
-            known = home.kind in ("input", "const") or home.number in made or home.number in own
+        for home, _ in kernel.loads():
+            # A map has what it stores in registers; only what finishes a product reads its block.
+            known = home.kind in ("input", "const") or home.number in made or (
+                kernel.kind != "map" and home.number in own)
             if not known:
                 raise fault(f"{kernel!r} reads a{home.number}, which is not made yet")
             if home.number in gone:
                 raise fault(f"{kernel!r} reads a{home.number} after it was overwritten")
-            del place
         for part in (kernel, kernel.finish):
             if part is not None:
                 places(part)

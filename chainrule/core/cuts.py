@@ -6,7 +6,8 @@ import threading
 from collections import deque
 from typing import Any, NamedTuple
 
-from .node import Origin, here
+from . import events
+from .node import Node, Origin, here
 
 
 class Cut(NamedTuple):
@@ -27,9 +28,11 @@ class _Memory(threading.local):
 _memory = _Memory()
 
 
-def note_cut(what: str) -> None:
-    """Remember that the user's line that is running now stopped a gradient."""
+def note_cut(what: str, node: Node | None = None) -> None:
+    """Remember that the user's line that is running now stopped a gradient (at `node`)."""
     code, lasti = here()
+    if events.listeners:
+        events.tell("cut", what=what, node=node)
     recent = _memory.recent
     cut = Cut(what, code, lasti)
     if cut not in recent:

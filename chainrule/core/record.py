@@ -19,6 +19,7 @@ import numpy as np
 
 from .bind import Value, bind, state
 from .config import settings
+from .cures import cure
 from .cuts import note_cut
 from .errors import DtypeError, ShapeError, TracedValueError
 from .node import Node, Origin, storage_of, user_place
@@ -116,7 +117,7 @@ def broadcast_edge(node: Node, shape: tuple[int, ...], code: Any, lasti: int) ->
 def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Apply `prim` to Tensors, arrays and numbers."""
     if tracers and state.capture is not None:
-        xs = state.capture.operands(xs)
+        xs, params = state.capture.operands(prim, xs, params)
     if len(xs) == 1 and prim.pulls:
         dtype = xs[0].dtype
         if dtype is float32 or dtype is float64 or not prim.promote:
@@ -160,17 +161,18 @@ def apply(prim: Primitive, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
             result = new(y, record(prim, edges, need, xs, values, params, y, mode))
             return linked_view(prim, xs[0], params, result) if prim.view else result
     elif tracked and mode:
-        note_whole_result(prim, y)
+        note_whole_result(prim, xs, y)
     result = new(y)
     if state.inference:
         extra(result).inference = True
     return linked_view(prim, xs[0], params, result) if prim.view else result
 
 
-def note_whole_result(prim: Primitive, y: Any) -> None:
+def note_whole_result(prim: Primitive, xs: tuple[Any, ...], y: Any) -> None:
     """A tracked operand went into whole numbers or truth values, and its gradient ends there."""
+    node = next((x._node for x in xs if isinstance(x, Value) and x._node is not None), None)  # type: ignore[attr-defined]
     note_cut(f".to({y.dtype})" if prim.name == "cast" else
-             f"{prim.name}, whose result is {type_of(y)},")
+             f"{prim.name}, whose result is {type_of(y)},", node)
 
 
 def apply_one(prim: Primitive, x: Any, params: dict[str, Any]) -> Any:
@@ -199,7 +201,7 @@ def apply_one(prim: Primitive, x: Any, params: dict[str, Any]) -> Any:
         code, lasti = (scope and scope[2]) or user_place(sys._getframe(1))
         node = Node(prim, (n,), params, (saved,), out, reads, y.shape, y.dtype, code, lasti, scope)
     elif n is not None and mode:
-        note_whole_result(prim, y)
+        note_whole_result(prim, (x,), y)
     result = new(y, node)
     if state.inference:
         extra(result).inference = True
@@ -387,10 +389,7 @@ def refuse_number(what: str) -> TracedValueError:
             f"{what} at {where} asks for the number in a tensor, but a compiled function is run by "
             f"Python only once, without numbers; later calls do what was recorded then.\n"
             f"    {where.source()}\n"
-            "Choose between values with cr.where(condition, a, b) instead of a Python `if`. Return "
-            "what .item(), .numpy(), print() or a test of convergence need, and do that outside "
-            "the function. A number that decides how to compute can be an argument: it is compiled "
-            "for each of its values.")
+            f"{cure(what)}")
         capture = state.capture
         if capture is not None and capture.refused is None:
             capture.refused = error            # raised again if the function swallows it
@@ -488,7 +487,7 @@ def binary_operator(prim: Primitive, swapped: bool = False) -> Callable[[Any, An
         mode = state.recording
         if not mode or not differentiable:
             if mode:
-                note_whole_result(prim, y)
+                note_whole_result(prim, (self, other), y)
             if state.inference:
                 extra(result).inference = True
             return result

@@ -18,7 +18,7 @@ from chainrule.core.config import settings
 
 from .derive import Derivation, derive
 from .numbers import Style
-from .render import explanation_text, paint_with, table, wrapped
+from .styles.text import explanation_text, paint_with, table, wrapped
 
 Row = Sequence[str]
 DEFAULT = Style()
@@ -353,7 +353,9 @@ def _tell_depth(example: Example, name: str, page: Page) -> list[str]:
                         f"through {layers - 1} of these layers is at most 0.25^{layers - 1} = "
                         f"{page.number(bound)}, whatever the inputs; here the {layers} measured "
                         f"factors multiply to {page.number(product[-1])}, and backpropagation "
-                        f"gives ∂L/∂x = {page.number(final)}.")]
+                        f"gives ∂L/∂x = {page.number(final)}."),
+            *page.prose("The same for whole networks, with initialisations and cures, measured: "
+                        "chainrule explain depth.")]
 
 
 def stack_gradient(factor: float, layers: int) -> float:

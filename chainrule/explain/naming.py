@@ -35,6 +35,7 @@ class Names:
                  scope: Mapping[str, Any]) -> None:
         self.of_node: dict[Node, str] = {}
         self.modules: dict[int, str] = {}
+        self.places: dict[Any, Any] = {}         # places by instruction and call, as found so far
         self._constants: list[tuple[Any, str]] = []
         for name, tensor in named(given, model, scope):
             self._add(name, tensor)
@@ -69,6 +70,7 @@ class Names:
     def settle(self, nodes: Iterable[Node]) -> None:
         """Name what has none yet, from the assignments; tell apart what shares a name."""
         ordered = list(nodes)
+        self._called(ordered)
         place: Any = None
         parts: list[Node] = []            # what one execution of one instruction recorded
         for node in ordered:
@@ -90,6 +92,30 @@ class Names:
             if name is not None and shared[name] > 1:
                 seen[name] += 1
                 self.of_node[node] = name + str(seen[name]).translate(SUBSCRIPT)
+
+    def _called(self, nodes: Iterable[Node]) -> None:
+        """Modules that no variable holds (those of a function that has returned): they are known
+        from the calls that were recorded. One is `model`, others have the names of their types."""
+        found: dict[int, Any] = {}
+        for node in nodes:
+            scope = node.scope
+            while scope is not None and scope[0] is not None:
+                scope = scope[0]
+            if scope is not None and scope[1] is not None and id(scope[1]) not in self.modules:
+                found.setdefault(id(scope[1]), scope[1])
+        kinds = Counter(type(module).__name__ for module in found.values())
+        seen: Counter[str] = Counter()
+        for module in found.values():
+            kind = type(module).__name__
+            seen[kind] += 1
+            prefix = kind.lower() + (str(seen[kind]) if kinds[kind] > 1 else "")
+            if len(found) == 1 and any(True for _ in module.parameters()):
+                plain = not any(path[:1].isdigit() for path, _ in module.named_children())
+                prefix = "" if plain and any(True for _ in module.children()) else "model"
+            for path, tensor in [*module.named_parameters(), *module.named_buffers()]:
+                self._add(joined(prefix, path), tensor)
+            for path, part in module.named_modules():
+                self.modules.setdefault(id(part), joined(prefix, path))
 
     def _assigned(self, parts: list[Node]) -> None:
         """Name the last of `parts` after the variable that got it."""
@@ -230,6 +256,16 @@ def condition_text(code: CodeType | None, offset: int) -> str:
         return ""
     found = [text for text in map(_condition, parts) if text]
     return found[0] if len(found) == 1 else ""
+
+
+def operand_text(code: CodeType | None, offset: int, i: int) -> str:
+    """`t`, the second operand of the instruction of `y - t`, if it is a name or an element."""
+    expression = expression_at(code, offset)
+    if not isinstance(expression, ast.BinOp):
+        return ""
+    part = (expression.left, expression.right)[i] if i < 2 else None
+    simple = isinstance(part, (ast.Name, ast.Attribute, ast.Subscript))
+    return ast.unparse(part) if simple and part is not None else ""
 
 
 def _called(call: ast.Call) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chainrule.core.types import type_of
+from chainrule.core.types import ArrayType, type_of
 
 CLOSE = 4            # so many units in the last place are no difference: 0.30000000000000004 is 0.3
 
@@ -16,11 +16,13 @@ class Style(NamedTuple):
 
     `by_hand`: every result is rounded to so many significant digits before it is used again, as
     in a calculation on paper; None for the machine's own numbers.
+    `shapes`: arrays are written as their shape, (64,10), however small they are.
     """
 
     precision: int | None = 4
     elements: int = 6
     by_hand: int | None = None
+    shapes: bool = False
 
     def number(self, value: Any) -> str:
         """One number. A rounded one keeps its zeros: 0.2100 was rounded, 0.21 is exact.
@@ -42,11 +44,22 @@ class Style(NamedTuple):
         """
         if not hasattr(value, "shape"):
             return self.number(value)
+        if self.shapes:
+            return shape_text(value.shape)
         if value.size > self.elements:
-            return str(type_of(value))
+            return self.type(type_of(value))
         if value.ndim == 0:
             return self.number(value[()])
         return f"[{', '.join(self.array(part) for part in value)}]"
+
+    def type(self, kind: ArrayType) -> str:
+        """What stands for numbers that are not written: f32[64,10], or the shape alone."""
+        return shape_text(kind.shape) if self.shapes else str(kind)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """(64,10), (10,) and (): shapes as NumPy writes them, but without spaces."""
+    return f"({','.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
 def _real(value: Any, precision: int | None) -> str:

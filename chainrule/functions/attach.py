@@ -15,7 +15,7 @@ from chainrule.core.node import wrote
 from chainrule.core.primitive import TABLE
 from chainrule.core.record import direct_function, is_operand, new
 from chainrule.core.types import SHORT_NAMES, result_dtype, type_of
-from chainrule.indexing import fitted, get, parse, put
+from chainrule.indexing import fitted, get, masked, parse, put, traced_mask
 from chainrule.inplace import assign
 from chainrule.rows import Methods, public_rows
 from chainrule.tensor import Tensor
@@ -129,6 +129,10 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     """x[key] = value: through the view for basic keys, by points for arrays and masks."""
     if not is_operand(value) and not isinstance(value, Value):
         value = np.asarray(value)
+    mask = traced_mask(key)
+    if mask is not None:
+        assign(self, lambda x: masked(x, *mask, value), "x[mask] = value")
+        return
     basic, arrays = parse(self, key)
     if not arrays:
         part = bind(TABLE["slice"], self, key=basic)

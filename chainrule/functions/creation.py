@@ -42,6 +42,10 @@ def tensor(data: Any, *, dtype: Any = None, requires_grad: bool = False,
     if state.capture is not None and isinstance(data, Tensor):
         return _made(data.detach().clone() if dtype is None else data.detach().to(dtype, copy=True),
                      requires_grad)
+    if state.capture is not None:
+        traced = state.capture.copy_of(data, dtype)
+        if traced is not None:
+            return _made(traced, requires_grad)
     return _made(array_from(data, dtype), requires_grad)
 
 
@@ -50,6 +54,10 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     require_cpu(device)
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(dtype)
+    if state.capture is not None and dtype is not None:
+        traced = state.capture.copy_of(data, dtype)
+        if traced is not None:
+            return traced  # type: ignore[no-any-return]
     return _made(array_from(data, dtype, copy=not isinstance(data, np.ndarray)), False)
 
 
@@ -163,6 +171,12 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, requires_grad: bool =
           device: Any = None) -> Tensor:
     """A tensor of one repeated number."""
     require_cpu(device)
+    if state.capture is not None:
+        chosen = as_dtype(dtype) if dtype is not None else fill_value.dtype if isinstance(
+            fill_value, Tensor) else _number_dtype(fill_value)
+        traced = state.capture.number(fill_value, chosen)
+        if traced is not None:
+            return _made(traced.expand(shape_of((size,))).clone(), requires_grad)
     value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
     chosen = as_dtype(dtype) if dtype is not None else _number_dtype(value)
     return _made(np.full(shape_of((size,)), value, chosen), requires_grad)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainrule import rows
+from chainrule.core.bind import state
 from chainrule.core.errors import DtypeError, ShapeError
 from chainrule.core.record import new
 from chainrule.core.types import int64, promote, result_dtype, type_of
@@ -547,7 +548,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         value = value.to(input.dtype)
     else:
-        value = np.asarray(value, input.dtype)
+        traced = None if state.capture is None else state.capture.number(value, input.dtype)
+        value = np.asarray(value, input.dtype) if traced is None else traced
     return row("where", mask, value, input)  # type: ignore[no-any-return]
 
 

@@ -1,15 +1,16 @@
 """The short way through a compiled function: its checks and moves as one generated function.
 
 Looping over lists of guards costs more than a small step itself takes. So the checks of
-`Entry.serves` and the moves of `Entry.run`, for a call in which nothing is unusual, are written out
-as Python source without loops. It returns `MISS` where something is unusual; then the general way
-is gone, which also says why. Once a call has gone this way, the checks of tensors move into the
-machine code (fast.py).
+`checks.serves` and the moves of `Entry.run`, for a call in which nothing is unusual, are written
+out as Python source without loops. It returns `MISS` where something is unusual; then the general
+way is gone, which also says why. Once a call has gone this way, the checks of tensors move into
+the machine code (fast.py).
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from chainrule.core.config import settings
 from chainrule.core.node import storage_of, tick
 from chainrule.tensor import Tensor
 
+from .checks import recheck, recheck_options
+from .entry import Entry
 from .fast import Fast
 from .guards import MISSING, same
-from .results import Structure
+from .numbers import stored
+from .results import MISS, Structure
 
-MISS = object()
 LONGEST_SOURCE = 4000          # lines; an entry with more goes the general way
 
 
@@ -34,7 +37,7 @@ def ordered(array: Any) -> Any:
     return np.array(array, order="C")
 
 
-def shortcut(entry: Any) -> Any:
+def shortcut(entry: Entry) -> Any:
     """The generated function of an entry, or None where its calls are never usual."""
     program = entry.program
     kinds = {kind for kind, _ in program.recipes}
@@ -58,17 +61,26 @@ def shortcut(entry: Any) -> Any:
     return writer.function()
 
 
-def gated(entry: Any, way: Fast) -> Any:
+def gated(entry: Entry, way: Fast, missed: Callable[..., Any]) -> Any:
     """As `shortcut`, with all that a table can say left to the gate of the machine code."""
     writer = _Writer(entry)
     writer.mode()
+    given = ["*args"]
+    if entry.evaluation is not None:         # the gate knows a number by its identity
+        writer.leaves()
+        writer.numbers()
+        loose = {i for i, _ in entry.evaluation.reads}
+        given = [writer.name("fixed", None) if i in loose else f"x{i}"
+                 for i in range(entry.count)]
+    for i, k in entry.pairs:
+        writer.unless(f"args[{i}] is args[{k}]")
     writer.guards()
     arrays = []
     for k, shape, dtype in way.outputs:
         arrays.append(f"r{k}")
         writer.line(f"r{k} = empty({shape!r}, {writer.name('dtype', dtype)})")
-    writer.space.update(gate=way.gate, missed=entry.missed)
-    writer.line(f"status = gate(*args, {', '.join(arrays)})" if arrays else "status = gate(*args)")
+    writer.space.update(gate=way.gate, missed=missed)
+    writer.line(f"status = gate({', '.join([*given, *arrays])})")
     writer.line("if status: return missed(args, status)")
     writer.finish()
     return writer.function()
@@ -77,12 +89,13 @@ def gated(entry: Any, way: Fast) -> Any:
 class _Writer:
     """The lines of the function and the names they use."""
 
-    def __init__(self, entry: Any) -> None:
+    def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.lines: list[str] = []
         self.space: dict[str, Any] = {
             "MISS": MISS, "MISSING": MISSING, "state": state, "settings": settings,
             "changes": changes, "entry": entry, "same": same, "ordered": ordered,
+            "recheck": recheck, "recheck_options": recheck_options,
             "storage_of": storage_of, "owners": entry.owners, "buffers": entry.buffers,
             "outputs": entry.outputs, "pool": entry.pool, "count": sys.getrefcount,
             "empty": np.empty, "run": entry.executable.run, "Tensor": Tensor,
@@ -118,29 +131,47 @@ class _Writer:
                     f"or settings.default_dtype is not {self.name('dtype', dtype)} "
                     f"or settings.compile != {mode!r}")
 
+    def numbers(self) -> None:
+        """What is computed from the numbers of this call."""
+        evaluation = self.entry.evaluation
+        if evaluation is None:
+            return
+        for i, kind in evaluation.reads:
+            self.unless(f"type(x{i}) is not {self.name('kind', kind)}")
+        given = ", ".join(f"x{i}" for i, _ in evaluation.reads)
+        self.unless(f"{self.name('evaluate', evaluation.run)}({given}) >= 0")
+        found = self.name("found", evaluation.found)
+        for array, place, dtype in self.entry.scalars:
+            value = f"{found}[{place}]"
+            if dtype.kind != "f":
+                value = f"{self.name('stored', stored)}({value}, {self.name('dtype', dtype)})"
+            self.line(f"{self.name('scalar', array)}[()] = {value}")
+
+    def leaves(self) -> None:
+        """Names for the arguments."""
+        if self.entry.count:
+            self.line(", ".join(f"x{i}" for i in range(self.entry.count)) + ", = args")
+
     def guards(self) -> None:
         """What was written since, and the values that code of the user reads."""
-        self.unless("changes.moment != entry.moment and not entry.recheck()")
+        self.unless("changes.moment != entry.moment and not recheck(entry)")
         if self.entry.groups:
             moved = "" if self.entry.unwatched else "changes.options != entry.options_moment and "
-            self.unless(f"{moved}not entry.recheck_options()")
+            self.unless(f"{moved}not recheck_options(entry)")
         for optimizer, groups, held, states in self.entry.holders:
             owner, known = self.name("optimizer", optimizer), self.name("groups", groups)
             self.unless(f"{owner}.param_groups is not {known} or len({known}) != {len(held)} "
                         f"or {owner}.state is not {self.name('states', states)}")
             for i, group in enumerate(held):
-                own = self.name("group", group)
-                self.unless(f"{known}[{i}] is not {own} "
-                            f"or len({own}['params']) != {len(group['params'])}")
+                self.unless(f"{known}[{i}] is not {self.name('group', group)}")
         for watch in self.entry.watches:
             self.watch(watch)
 
     def checks(self) -> None:
-        """Everything `Entry.serves` and `Entry.overlaps` look at."""
+        """Everything `serves` and `overlaps` look at."""
         entry = self.entry
         self.mode()
-        if entry.count:
-            self.line(", ".join(f"x{i}" for i in range(entry.count)) + ", = args")
+        self.leaves()
         for argument in entry.arguments:
             self.argument(argument)
         for i, value in entry.values:
@@ -148,6 +179,9 @@ class _Writer:
             self.unless(f"x{i} is not {name} and not same(x{i}, {name})")
         for i, k in entry.equal:
             self.unless(f"x{i} is not x{k}")
+        for i, k in entry.pairs:
+            self.unless(f"x{i} is x{k}")
+        self.numbers()
         self.guards()
         for number, held in enumerate(entry.states):
             tensor = self.space[f"tensor{number}"] = held[0]
@@ -179,6 +213,7 @@ class _Writer:
         if argument.tracked == 0:
             self.unless(f"x{i}._node is not None")
         else:
+            self.unless(f"id(x{i}) in {self.name('used', self.entry.used)}")
             self.line(f"n = x{i}._node")
             self.unless(f"n is None or n.prim is {'not ' if argument.tracked == 1 else ''}None")
         if self.entry.owners:
@@ -186,6 +221,8 @@ class _Writer:
                         f"(a{i}.base is not None and id(storage_of(a{i})) in owners)")
         if argument.order is not None:
             self.unless(f"a{i}.flags.c_contiguous is not {argument.order!r}")
+            if not argument.order:
+                self.unless(f"a{i}.strides != {argument.strides!r}")
         if argument.slot >= 0:
             self.line(f"if not a{i}.flags.carray: a{i} = ordered(a{i})")
 
@@ -195,7 +232,9 @@ class _Writer:
             self.unless(f"not {self.name('holds', watch.holds)}()")
             return
         found = self.name("found", watch.found)
-        if isinstance(place, tuple):
+        if isinstance(place, tuple) and place[0] is type:
+            look = f"type({self.name('object', place[1])})"
+        elif isinstance(place, tuple):
             look = f"{self.name('space', place[0])}.get({place[1]!r}, MISSING)"
         else:
             look = f"{self.name('cell', place)}.cell_contents"
@@ -260,7 +299,10 @@ class _Writer:
             if kind == "output" and data not in entry.pooled:
                 self.line(f"y{number} = blank(Tensor); y{number}._value = r{data}; "
                           f"y{number}._node = y{number}._grad = y{number}._extra = None")
+                if number in program.spent:
+                    self.line(f"y{number}._node = {self.name('node', program.spent[number])}")
         leaves = iter(program.leaves)
+        assert program.structure is not None
         self.line(f"return {self.expression(program.structure, leaves)}")
 
     def pooled(self) -> None:

@@ -10,8 +10,10 @@ stands in the graph of gradients where the old one stood, and has another value.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,10 +36,11 @@ from chainrule.core.record import (
     new,
     refuse_leaked,
 )
-from chainrule.core.types import ArrayType, type_of
+from chainrule.core.types import SHORT_NAMES, ArrayType, as_dtype, scalar_dtype, type_of
 
-from . import memory, options, slots
+from . import layout, memory, options, slots
 from .memory import copied, is_tracked, same_memory, shares_memory
+from .numbers import Number, Tape
 from .slots import Shadow
 
 Array = np.ndarray[Any, Any]
@@ -48,7 +51,8 @@ class Input:
 
     kind      "argument" (place: its number), "state" (the tensor), "gradient" (the shadow whose
               .grad it is), "number" (where an option of an optimiser is kept), "key" (a generator),
-              "draw" (a generator, an offset and the function that draws)
+              "draw" (a generator, an offset and the function that draws), "scalar" (a number the
+              evaluation of Python numbers keeps, and its dtype)
     """
 
     __slots__ = ("kind", "node", "place", "shadow")
@@ -61,7 +65,8 @@ class Input:
 
 
 class Capture:
-    """One run. `arguments` are the leaves of the arguments, `outside` owners of user's arrays.
+    """One run. `arguments` are the leaves of the arguments, `outside` owners of user's arrays,
+    `loose` the names of arguments that are numbers of each call.
 
     shadows    what was lifted, by id; the tensors are kept alive by their shadows
     made       weak references to the tensors with numbers made in the run: constants, unless a
@@ -70,18 +75,23 @@ class Capture:
     bound      the value of a node that stands for another in the graph of gradients
     """
 
-    def __init__(self, arguments: Sequence[Any], outside: dict[int, str]) -> None:
+    def __init__(self, arguments: Sequence[Any], outside: dict[int, str],
+                 loose: Mapping[int, str] = MappingProxyType({})) -> None:
         self.arguments: dict[int, int] = {}
         for number, x in enumerate(arguments):
             if isinstance(x, Value):
                 self.arguments.setdefault(id(x), number)
         self.outside = outside
+        self.tape = Tape(partial(self.source, "scalar")) if loose else None
         self.refused: Exception | None = None          # a number that was asked for in vain
         self.shadows: dict[int, Shadow] = {}
         self.made: dict[int, Any] = {}
         self.handles: list[Any] = []
         self.bound: dict[Node, Any] = {}
         self.leaves: dict[Node, Shadow] = {}     # the tensors that leaves of the run stand for
+        self.origins: dict[Node, Shadow] = {}    # and those of all that came from outside
+        self.memory_of: dict[Node, Node] = {}    # after a write: the node that made the memory
+        self.layouts: dict[Node, Any] = {}       # see layout.py
         self.inputs: list[Input] = []
         self.owners: dict[int, list[Shadow]] = {}
         self.grad_owner: dict[int, Shadow] = {}
@@ -92,10 +102,13 @@ class Capture:
         self.numbers: dict[tuple[int, Any], Any] = {}
         self.truths: list[tuple[Any, Any, bool]] = []
         self.optimizers: dict[int, Any] = {}
+        self.others: list[Any] = []              # optimisers with a step of their own
         self.undo: list[Callable[[], Any]] = []
         self.shared = ""                         # tensors whose memory the graph cannot tell apart
+        self.steps = 0                   # of optimisers
         self.once = ""                           # why what was recorded serves this call alone
         self.arrays: list[Any] = []              # arrays of the user that were lifted
+        self.frozen: set[int] = set()            # owners of those whose numbers became constants
         self.fresh: set[int] = set()             # parameters whose first step this is
         self.copies: list[tuple[Any, Any]] = []  # a tensor and its contiguous()
 
@@ -188,6 +201,7 @@ class Capture:
             if leaf.prim is not None:
                 self.history.add(node)
             self.leaves[node] = shadow
+        self.origins[node] = shadow
         return node
 
     def node(self, prim: Any, inputs: tuple[Any, ...], params: dict[str, Any],
@@ -251,10 +265,18 @@ class Capture:
         """`tensor._node = node`."""
         shadow = self.shadow_of(tensor)
         if shadow is not None:
-            shadow.node = node if node is not None else self.untracked(shadow.node)
+            if node is not None:
+                self.in_place_of(shadow.node, node)
+                shadow.node = node
+            elif is_tracked(shadow.node):
+                shadow.node = self.untracked(shadow.node)
+                self.in_place_of(shadow.start, shadow.node)
             return
         value = slots.value_of(tensor)
         if value is None or node is None:
+            if node is not None:
+                with suppress(AttributeError):   # being made just now
+                    self.in_place_of(slots.node_of(tensor), node)
             slots.set_node(tensor, node)
         elif node.prim is None:                  # a constant that asks for a gradient
             self.bound[node] = value.copy()
@@ -263,6 +285,11 @@ class Capture:
             raise TracedValueError(
                 f"{node.name} at {node.origin} was recorded with numbers inside a compiled "
                 "function, which cannot be continued without them.")
+
+    def in_place_of(self, old: Any, new: Node) -> None:
+        """A tensor gets another value in the same memory."""
+        if old is not None and old is not new:
+            self.memory_of[new] = self.memory_of.get(old, old)
 
     def turn_abstract(self, tensor: Any, node: Node) -> None:
         """A constant made in the run becomes a traced value."""
@@ -287,14 +314,47 @@ class Capture:
 
     # ------------------------------------------------------------ recording
 
-    def operands(self, xs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Operands of a row; arrays of the user from outside become lifted tensors."""
+    def operands(self, prim: Any, xs: tuple[Any, ...],
+                 params: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Operands and params of a row; what is of the user's from outside becomes tensors."""
+        if self.tape is not None:
+            xs, params = self.tape.operands(prim, xs, params)
         if self.outside:
             for x in xs:
                 if type(x) is np.ndarray and id(storage_of(x)) in self.outside:
                     return tuple([new(y) if type(y) is np.ndarray and id(
-                        storage_of(y)) in self.outside else y for y in xs])
-        return xs
+                        storage_of(y)) in self.outside else y for y in xs]), params
+        return xs, params
+
+    def number(self, x: Any, dtype: Any) -> Any:
+        """A tensor without axes for what stands for a number, or is one; None for others."""
+        if type(x) is Number and self.tape is not None:
+            return self.tape.scalar(x, dtype)
+        if isinstance(x, Value) and x._value is None:  # type: ignore[attr-defined]
+            return bind(TABLE["cast"], x, dtype=dtype) if x.dtype != dtype else x
+        return None
+
+    def copy_of(self, data: Any, dtype: Any) -> Any:
+        """`cr.tensor(data)` for what each call brings anew; None where it is a constant.
+
+        An array of the user from outside may have other numbers in the next call.
+        """
+        if type(data) is Number:
+            value = data._value
+            kind = value.dtype if isinstance(value, np.generic) else scalar_dtype(value)
+            return self.number(data, as_dtype(dtype) if dtype is not None else kind)
+        if isinstance(data, np.ndarray) and data.dtype in SHORT_NAMES and id(
+                storage_of(data)) in self.outside:
+            x = bind(TABLE["identity"], new(data))
+            return x if dtype is None or x.dtype == as_dtype(dtype) else x.to(dtype)
+        waiting = [data]
+        while waiting:                           # arrays in a list are joined by NumPy
+            x = waiting.pop()
+            if isinstance(x, (list, tuple)):
+                waiting += x
+            elif isinstance(x, np.ndarray):
+                self.frozen.add(id(storage_of(x)))
+        return None
 
     def recorded(self, prim: Any, edges: tuple[Any, ...], saved: tuple[Any, ...],
                  out: ArrayType) -> tuple[Any, tuple[Any, ...]]:
@@ -311,17 +371,19 @@ class Capture:
         kept = []
         for x, edge in zip(saved, edges, strict=True):
             if edge is None and isinstance(x, Value):
-                kept.append(slots.value_of(x).copy())
+                kept.append(slots.value_of(x).copy(order="K"))
             else:
-                kept.append(x.copy() if type(x) is np.ndarray else x)
+                kept.append(x.copy(order="K") if type(x) is np.ndarray else x)
         return plan, tuple(kept)
 
     def constant(self, value: Any) -> Node:
         """A node with the value of an array."""
         with self.recorded_as(False):
-            array = np.array(value)
-            return self.node(TABLE["identity"], (None,), NO_PARAMS, (array,), None, UNREAD,
+            array = np.array(value)              # in the order of the value
+            node = self.node(TABLE["identity"], (None,), NO_PARAMS, (array,), None, UNREAD,
                              array.shape, array.dtype)
+            self.layouts[node] = array
+            return node
 
     def untracked(self, node: Node) -> Node:
         """A node of the same value through which no gradient flows."""
@@ -476,6 +538,17 @@ class Capture:
         """`x.contiguous()`."""
         return memory.in_order(self, x)
 
+    def strides(self, x: Any) -> tuple[int, ...]:
+        """`x.stride()`, in elements."""
+        array = x._value if x._value is not None else layout.like_eager(self, x._node)
+        if array is None:
+            where = Origin.now()
+            raise TracedValueError(
+                f"stride() at {where} inside a compiled function, of a tensor ({type_of(x)}) whose "
+                f"order in memory cannot be told without its numbers.\n    {where.source()}\n"
+                "Ask for its shape instead, or for the strides of a tensor from outside.")
+        return tuple([step // array.itemsize for step in array.strides])
+
     def is_in_order(self, x: Any) -> bool:
         """`x.is_contiguous()`."""
         shadow = self.shadow_of(x)
@@ -500,6 +573,7 @@ class Capture:
 
     def optimizer_step(self, optimizer: Any, closure: Any) -> Any:
         """`optimizer.step(closure)`."""
+        self.steps += 1
         return options.optimizer_step(self, optimizer, closure)
 
     # ------------------------------------------------------------ random numbers

@@ -13,17 +13,23 @@ from typing import Any, overload
 
 import numpy as np
 
+from chainrule.core import events
 from chainrule.core.bind import Value, state
 from chainrule.core.config import settings
-from chainrule.core.errors import SettingError, TracedValueError
+from chainrule.core.errors import ChainruleError, SettingError, TracedValueError
 
-from .call import MISS
+from .checks import overlaps, reason, serves
 from .entry import Entry, mode_now
+from .numbers import KINDS
 from .report import Report
-from .results import LEAF, Structure, flatten, unflatten
-from .tracing import refuse_kept, take_back, traced
+from .results import LEAF, MISS, Structure, flatten, unflatten
+from .tracing import StateMadeError, Traced, refuse_kept, take_back, traced
+from .ways import begin
 
 Function = Callable[..., Any]
+MAKES = "an optimiser makes its state in this step"
+RETRIED = (ArithmeticError, AssertionError, AttributeError, ChainruleError, LookupError,
+           RuntimeError, TypeError, ValueError)      # what code may raise at an unknown number
 
 
 class RecompileWarning(UserWarning):
@@ -60,12 +66,28 @@ class Compiled:
         self._warned = False
         self._missed = 0
         self._after_once = ""
+        self._loose: dict[Structure, set[int]] = {}      # numbers that each call brings anew
+        self._fixed: dict[Structure, set[int]] = {}      # those with which that cannot be done
         functools.update_wrapper(self, function, updated=())
         called = getattr(function, "forward", function)      # a module's arguments are those
         if isinstance(called, types.FunctionType | types.MethodType):
             self._signature = inspect.signature(called)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if events.listeners:
+            return self._watched(args, kwargs)
+        return self._called(args, kwargs)
+
+    def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call while somebody listens: by Python where every value is wanted, else as always."""
+        if state.recording == 2 and state.capture is None:
+            return self.function(*args, **kwargs)
+        result = self._called(args, kwargs)
+        if self._last is not None and self._last.program.steps:
+            events.tell("compiled", steps=self._last.program.steps)
+        return result
+
+    def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         entry = self._last
         if entry is not None and not kwargs:
             with entry.lock:
@@ -99,38 +121,45 @@ class Compiled:
         leaves, structure = flatten((args, kwargs))
         if self._inlined(leaves):
             return self.function(*args, **kwargs)
-        reason = "first call"
+        why, loosened = "first call", []
         with self._lock:
             for entry in self._entries:
                 if entry.structure == structure:
                     with entry.lock:
-                        if entry.serves(leaves):
+                        if serves(entry, leaves):
                             return self._run(entry, leaves, args, kwargs)
             if self._after_once:
-                reason, self._after_once = self._after_once, ""
+                why, self._after_once = self._after_once, ""
             elif self._entries:
-                reason = self._closest(leaves, structure)
+                why = self._closest(leaves, structure)
+                loosened = self._loosen(leaves, structure)
             for _ in range(3):
-                entry = self._compiled(leaves, structure, args, kwargs, reason)
+                try:
+                    entry = self._compiled(leaves, structure, args, kwargs, why, loosened)
+                except StateMadeError:
+                    if self.eager_runs.get(MAKES, 0) > 2:        # it is made in each step
+                        raise
+                    self.eager_runs[MAKES] = self.eager_runs.get(MAKES, 0) + 1
+                    return self.function(*args, **kwargs)
                 with entry.lock:
                     if entry.program.shared:
                         return self._eagerly(entry.program.shared, args, kwargs)
-                    if entry.serves(leaves):
+                    if serves(entry, leaves):
                         return self._run(entry, leaves, args, kwargs)
-                    reason = "it changed while being compiled: " + entry.reason(leaves, structure)
-            raise TracedValueError(f"{self!r} cannot be compiled: {reason}")
+                    why = "it changed while being compiled: " + reason(entry, leaves, structure)
+            raise TracedValueError(f"{self!r} cannot be compiled: {why}")
 
     def _run(self, entry: Entry, leaves: Sequence[Any], args: tuple[Any, ...],
              kwargs: dict[str, Any]) -> Any:
-        overlap = entry.overlaps(leaves)
-        if overlap:
-            return self._eagerly(f"{overlap} share memory", args, kwargs)
         if entry.once:
             self._after_once = entry.once
             if entry in self._entries:
                 self._entries.remove(entry)
         else:
             self._keep(entry)
+        overlap = overlaps(entry, leaves)
+        if overlap:
+            return self._eagerly(f"{overlap} share memory", args, kwargs)
         return entry.run(leaves)
 
     def _inlined(self, leaves: Sequence[Any]) -> bool:
@@ -171,12 +200,25 @@ class Compiled:
         """Why the latest entry does not serve."""
         entry = self._entries[0]
         with entry.lock:
-            return entry.reason(leaves, structure)
+            return reason(entry, leaves, structure)
+
+    def _loosen(self, leaves: Sequence[Any], structure: Structure) -> list[str]:
+        """Let numbers that differ from those compiled for be brought by each call: their names."""
+        entry = next((entry for entry in self._entries if entry.structure == structure), None)
+        if entry is None:
+            return []
+        loose = self._loose.setdefault(structure, set())
+        fixed = self._fixed.get(structure, set())
+        found = [i for i, value in entry.values
+                 if i not in loose and i not in fixed and type(value) in KINDS
+                 and type(leaves[i]) in KINDS and leaves[i] != value]
+        loose.update(found)
+        return [entry.names[i] for i in found]
 
     # ------------------------------------------------------------ compiling
 
     def _compiled(self, leaves: Sequence[Any], structure: Structure, args: tuple[Any, ...],
-                  kwargs: dict[str, Any], why: str) -> Entry:
+                  kwargs: dict[str, Any], why: str, loosened: Sequence[str] = ()) -> Entry:
         names = self._names(args, kwargs)
         for x, name in zip(leaves, names, strict=True):
             if isinstance(x, np.ndarray):
@@ -185,7 +227,7 @@ class Compiled:
                     f"tensors, whose numbers change from call to call, and Python values, for each "
                     f"of which it is compiled. Pass cr.from_numpy({name}), which shares its memory")
         mode = mode_now()
-        capture, program, watches = traced(self.function, repr(self), leaves, structure, names)
+        capture, program, watches, owners = self._traced(leaves, structure, names)
         simple = not kwargs and all(child is LEAF for child in structure.children[0].children)
 
         def again(leaves: Sequence[Any]) -> Any:
@@ -193,7 +235,9 @@ class Compiled:
             return self.function(*args, **kwargs)
 
         try:
-            entry = Entry(program, capture, watches, leaves, structure, simple, mode, names, again)
+            entry = Entry(program, capture, watches, leaves, structure, simple, mode, names, again,
+                          owners)
+            begin(entry)
         except BaseException:
             take_back(capture.undo)
             raise
@@ -201,8 +245,28 @@ class Compiled:
         handles, undo = capture.handles, capture.undo
         del capture, program
         refuse_kept(repr(self), handles, undo)
+        if loosened:
+            why += f"; from now on {', '.join(loosened)} " + (
+                "may change from call to call" if entry.evaluation is not None else
+                "stays fixed, as the code does not run with a stand-in for it")
         self.compiles.append(CompileRecord(why, entry))
         return entry
+
+    def _traced(self, leaves: Sequence[Any], structure: Structure,
+                names: Sequence[str]) -> Traced:
+        """The run, with numbers brought by each call where that can be done."""
+        loose = {i: names[i] for i in sorted(self._loose.get(structure, ()))
+                 if type(leaves[i]) in KINDS}
+        if loose:
+            try:
+                result = traced(self.function, repr(self), leaves, structure, names, loose)
+            except RETRIED:      # if it is not due to the stand-ins, it is raised again below
+                result = traced(self.function, repr(self), leaves, structure, names)
+            if result.capture.tape is None:
+                self._loose[structure] -= set(loose)
+                self._fixed.setdefault(structure, set()).update(loose)
+            return result
+        return traced(self.function, repr(self), leaves, structure, names)
 
     def _names(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
         """What the leaves of the arguments are called."""
@@ -224,7 +288,9 @@ class Compiled:
 
         Times are means of `runs` runs, on arrays of their own.
         """
-        return Report(self, runs)
+        name = getattr(self.function, "__qualname__", None) or repr(self.function)
+        records = [(record.why, record.nodes) for record in self.compiles]
+        return Report(name, records, list(self._entries), dict(self.eager_runs), runs)
 
 
 @overload

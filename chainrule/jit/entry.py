@@ -1,4 +1,4 @@
-"""`Entry`: what one run of a function was compiled to, when it serves, and how it is called."""
+"""`Entry`: what one run of a function was compiled to, and how it is run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.bind import Value, bind, state
-from chainrule.core.changes import Watched, changes
+from chainrule.core.changes import Watched, WatchedList, changes
 from chainrule.core.config import settings
 from chainrule.core.node import (
     Write,
@@ -21,13 +21,12 @@ from chainrule.core.node import (
     wrote_all,
 )
 from chainrule.core.record import extra, new
-from chainrule.core.types import ArrayType, type_of
+from chainrule.core.types import ArrayType
 
-from .call import MISS, gated, shortcut
 from .capture import Capture
-from .fast import fast
-from .guards import Watch, same, told
+from .guards import Watch
 from .interpret import executable
+from .numbers import stored
 from .outside import attach_history
 from .program import Program
 from .results import Structure, flatten, unflatten
@@ -40,7 +39,7 @@ count = sys.getrefcount
 class Argument:
     """What a tensor among the arguments must be: its class, type, and whether it is tracked."""
 
-    __slots__ = ("dtype", "kind", "number", "order", "shape", "slot", "tracked")
+    __slots__ = ("dtype", "kind", "number", "order", "shape", "slot", "strides", "tracked")
 
     def __init__(self, number: int, x: Any) -> None:
         self.number = number
@@ -49,11 +48,17 @@ class Argument:
         self.dtype = x.dtype
         self.tracked = history_of(x)
         self.order: bool | None = None      # must its elements (not) lie in row-major order?
+        self.strides: tuple[int, ...] = ()  # and if they must not, in which
         self.slot = -1                      # which input it is; -1 where its numbers are not read
 
     def __str__(self) -> str:
         mark = ("", ", a leaf that requires a gradient", ", computed with a history")
         return f"{ArrayType(self.shape, self.dtype)}{mark[self.tracked]}"
+
+
+def strides_of(array: Array) -> Any:
+    """How the elements lie; None for row-major order, which a shape has but one."""
+    return None if array.flags.c_contiguous else array.strides
 
 
 def history_of(x: Any) -> int:
@@ -67,7 +72,8 @@ class Entry:
 
     def __init__(self, program: Program, capture: Capture, watches: list[Watch],
                  leaves: Sequence[Any], structure: Structure, simple: bool,
-                 mode: tuple[Any, ...], names: list[str], function: Any) -> None:
+                 mode: tuple[Any, ...], names: list[str], function: Any,
+                 owners: Sequence[Any] = ()) -> None:
         self.function = function             # of the leaves, run by Python
         self.lock = threading.Lock()
         self.program = program
@@ -76,13 +82,24 @@ class Entry:
         self.names = names
         self.mode = mode
         self.once = capture.once
+        self.general: Any = None             # how it is called: see ways.py
+        self.call: Any = None
         self.count = len(leaves)
         self.arguments = [Argument(i, x) for i, x in enumerate(leaves) if isinstance(x, Value)]
-        self.values = [(i, x) for i, x in enumerate(leaves) if not isinstance(x, Value)]
+        tape = capture.tape
+        self.evaluation = None if tape is None else tape.close()     # of the numbers of a call
+        loose = set() if tape is None else set(tape.reads)
+        self.values = [(i, x) for i, x in enumerate(leaves)
+                       if not isinstance(x, Value) and i not in loose]
         first: dict[int, int] = {}
         self.equal = [(first[id(x)], i) for i, x in enumerate(leaves) if isinstance(x, Value)
                       and first.setdefault(id(x), i) != i]
-        self.distinct = len(first)
+        # Different tensors of one type: code may ask for it, and gradients tell them apart.
+        self.pairs = [(a.number, b.number) for k, b in enumerate(self.arguments)
+                      for a in self.arguments[:k] if (a.shape, a.dtype) == (b.shape, b.dtype)
+                      and leaves[a.number] is not leaves[b.number]]
+        # What `slow` watches look at; each says when it was written.
+        self.structure_owners = {id(x): x for x in owners}
         self.watches = [w for w in watches if not w.slow]
         self.slow = [w for w in watches if w.slow]
         self.optimizers = list(capture.optimizers.values())
@@ -90,21 +107,23 @@ class Entry:
                        for optimizer in self.optimizers
                        for i, group in enumerate(optimizer.param_groups)]
         # Groups that the user put in the place of the optimiser's own are read on each call.
-        self.unwatched = self.in_arrays()
+        self.unwatched = in_arrays(self.groups)
         self.holders = [(optimizer, optimizer.param_groups, list(optimizer.param_groups),
                          optimizer.state) for optimizer in self.optimizers]
         self.kept = [(optimizer, optimizer.state, p, dict(optimizer.state[p]))
                      for optimizer, _, _, params, _ in self.groups for p in params
                      if p in optimizer.state]
+        self.kept += [(optimizer, optimizer.state, p, dict(held)) for optimizer in capture.others
+                      for p, held in optimizer.state.items()]
         self.truths: list[tuple[Any, Any, bool]] = capture.truths
         self.draws = [(generator, sum(offsets)) for generator, _, offsets in capture.keys.values()]
         self.backward: Any = None            # built when first asked for
         self._place_inputs(capture)
         self.executable: Any = executable(program.graph, program.written)
         self.moment, self.options_moment = changes.moment, changes.options
+        self._note_owners()
         self.refresh()
         self.gates = 8                       # how often the gate may be made anew
-        self.call: Any = self.settle if simple and not self.once else self.general
 
     # ------------------------------------------------------------ building
 
@@ -113,6 +132,7 @@ class Entry:
         self.buffers: list[Any] = [None] * len(program.inputs)
         self.numbers: list[tuple[Array, Any, tuple[Any, ...]]] = []
         self.gradients: list[tuple[int, Shadow, tuple[int, ...], Any]] = []
+        self.scalars: list[tuple[Array, int, Any]] = []
         self.keys: list[tuple[Array, Any]] = []
         self.drawn: list[tuple[int, Any, int, Any]] = []
         slots: dict[int, int] = {}
@@ -121,8 +141,6 @@ class Entry:
                 for argument in self.arguments:
                     if argument.number == entry.place:
                         argument.slot = slot
-                        if entry.shadow is not None and entry.shadow.order_asked:
-                            argument.order = bool(entry.shadow.array.flags.c_contiguous)
             elif entry.kind == "state":
                 slots[id(entry.shadow)] = slot
             elif entry.kind == "gradient":
@@ -130,6 +148,10 @@ class Entry:
             elif entry.kind == "number":
                 self.buffers[slot] = np.zeros((), np.float64)
                 self.numbers.append((self.buffers[slot], *entry.place))
+            elif entry.kind == "scalar":
+                place, dtype = entry.place
+                self.buffers[slot] = np.zeros((), dtype)
+                self.scalars.append((self.buffers[slot], place, dtype))
             elif entry.kind == "key":
                 self.buffers[slot] = np.zeros(2, np.int64)
                 self.keys.append((self.buffers[slot], entry.place))
@@ -137,14 +159,18 @@ class Entry:
                 self.drawn.append((slot, *entry.place))
         # Tensors from outside: their array and node, and the input their numbers are, if any.
         self.states: list[list[Any]] = []
-        self.ordered: dict[int, bool] = {}       # of those whose order of elements was asked for
+        self.ordered: dict[int, Any] = {}        # the strides of those where they were asked for
         self.grad_guards: list[tuple[Shadow, Any]] = []
         self.hooks: list[tuple[Any, list[Any]]] = []
         for shadow in capture.shadows.values():
             kind = shadow.input.kind if shadow.input is not None else "state"
+            if kind == "argument" and shadow.order_asked:
+                argument = next(a for a in self.arguments if a.number == shadow.input.place)
+                argument.order = bool(shadow.array.flags.c_contiguous)
+                argument.strides = shadow.array.strides
             if kind == "state":
                 if shadow.order_asked:
-                    self.ordered[len(self.states)] = bool(shadow.array.flags.c_contiguous)
+                    self.ordered[len(self.states)] = strides_of(shadow.array)
                 self.states.append([shadow.tensor, shadow.array, shadow.leaf,
                                     slots.get(id(shadow), -1)])
                 self.hooks.append((shadow.tensor, hooks_of(shadow.tensor)))
@@ -154,6 +180,7 @@ class Entry:
                     id(first)].input is not None and capture.shadows[
                     id(first)].input.kind == "state"
                 self.grad_guards.append((shadow, first if known else first is not None))
+        self.used = {id(held[0]) for held in self.states}
         self.copied: set[int] = set()
         self.targets = [(k, i) for k, i in enumerate(program.written) if i is not None]
         self.outputs: list[Any] = [None] * len(program.written)
@@ -201,7 +228,7 @@ class Entry:
                 self.copied.discard(slot)
             else:
                 self.copied.add(slot)
-                self.call = self.general
+                self.call = self.general     # until a shorter way is chosen again
             for k, i in self.targets:
                 if i == slot:
                     self.outputs[k] = self.buffers[i]
@@ -222,74 +249,35 @@ class Entry:
             share_record(array, self.written)
         self.records[:] = [self.written] if arrays else []
 
-    # ------------------------------------------------------------ does it serve?
+    def _note_owners(self) -> None:
+        """Everything whose write can matter: modules, optimisers, their dictionaries, tensors."""
+        owned = self.structure_owners
+        for optimizer, _, group, _, _ in self.groups:
+            for x in (optimizer, optimizer.state, group, group["params"]):
+                owned[id(x)] = x
+        for _, states, p, _ in self.kept:
+            owned[id(states)], owned[id(states[p])] = states, states[p]
+        for tensor, _ in self.hooks:
+            owned[id(tensor)] = tensor
 
-    def serves(self, leaves: Sequence[Any]) -> bool:
-        """May this entry be run on these arguments, with everything as it is now?"""
-        if mode_now() != self.mode or len(leaves) != self.count:
+    def evaluate(self, leaves: Sequence[Any]) -> bool:
+        """Compute what tensors meet from the numbers of this call; False where a guard fails."""
+        evaluation = self.evaluation
+        assert evaluation is not None
+        for i, kind in evaluation.reads:
+            if type(leaves[i]) is not kind:
+                return False
+        if evaluation.run(*[leaves[i] for i, _ in evaluation.reads]) >= 0:
             return False
-        buffers = self.buffers
-        for argument in self.arguments:
-            x = leaves[argument.number]
-            if type(x) is not argument.kind:
-                return False
-            array = x._value
-            if array is None or array.shape != argument.shape or array.dtype != argument.dtype:
-                return False
-            node = x._node
-            if (argument.tracked != 0 if node is None else
-                    argument.tracked != (1 if node.prim is None else 2)):
-                return False
-            if argument.order is not None and array.flags.c_contiguous is not argument.order:
-                return False
-            if argument.slot >= 0:
-                buffers[argument.slot] = array if array.flags.carray else np.array(array, order="C")
-        for i, value in self.values:
-            x = leaves[i]
-            if x is not value and not same(x, value):
-                return False
-        for i, k in self.equal:
-            if leaves[i] is not leaves[k]:
-                return False
-        if (self.writes_arguments or self.grads_of_arguments) and self.distinct != len(
-                {id(leaves[argument.number]) for argument in self.arguments}):
-            return False
-        if changes.moment != self.moment and not self.recheck():
-            return False
-        if (changes.options != self.options_moment or self.unwatched) and (
-                not self.recheck_options()):
-            return False
-        for _, _, group, params, _ in self.groups:
-            if len(group["params"]) != len(params):
-                return False
-        for optimizer, groups, held, states in self.holders:
-            now = optimizer.param_groups
-            if now is not groups or len(now) != len(held) or optimizer.state is not states:
-                return False
-            for a, b in zip(now, held, strict=True):
-                if a is not b:
-                    return False
-        for watch in self.watches:
-            if not watch.holds():
-                return False
-        for number, held in enumerate(self.states):
-            tensor = held[0]
-            if (tensor._value is not held[1] or tensor._node is not held[2]) and not self.moved(
-                    number):
-                return False
-        for shadow, found in self.grad_guards:
-            grad = self.tensor_of(shadow, leaves)._grad
-            if grad is not found and (grad is not None) is not found:
-                return False
-        for slot, shadow, shape, dtype in self.gradients:
-            grad = self.tensor_of(shadow, leaves)._grad
-            if grad is None or grad._node is not None:
-                return False
-            array = grad._value
-            if array.shape != shape or array.dtype != dtype:
-                return False
-            buffers[slot] = array if array.flags.carray else np.array(array, order="C")
+        found = evaluation.found
+        for array, place, dtype in self.scalars:
+            array[()] = stored(found[place], dtype)
         return True
+
+    def refresh(self) -> None:
+        """Read the numbers of the optimisers."""
+        for array, holder, path in self.numbers:
+            array[()] = read_option(holder, path)
 
     def tensor_of(self, shadow: Shadow | None, leaves: Sequence[Any]) -> Any:
         """The tensor that a shadow stood for, in this call."""
@@ -300,196 +288,6 @@ class Entry:
         if entry.kind == "argument":
             return leaves[entry.place]
         return self.tensor_of(entry.place, leaves)._grad
-
-    def moved(self, number: int) -> bool:
-        """A tensor got other memory or another node: does the entry still serve?"""
-        tensor, array, leaf, _ = self.states[number]
-        now, node = tensor._value, tensor._node
-        if now is None or now.shape != array.shape or now.dtype != array.dtype:
-            return False
-        if (node is None) != (leaf is None) or (
-                node is not None and ((node.prim is None) != (leaf.prim is None))):
-            return False
-        if node is not None and node is not leaf and node.hooks:
-            return False
-        if storage_of(now) is not storage_of(array) and self.program.shared:
-            return False
-        if self.ordered.get(number, now.flags.c_contiguous) != now.flags.c_contiguous:
-            return False
-        self._bind(number)
-        self._find_owners()
-        return True
-
-    def recheck(self) -> bool:
-        """Look at modules, optimisers and hooks, after something was written."""
-        moment = changes.moment
-        for watch in self.slow:
-            if not watch.holds():
-                return False
-        if self.group_change() or any(hooks_of(tensor) != found for tensor, found in self.hooks):
-            return False
-        self.moment = moment
-        return True
-
-    def recheck_options(self) -> bool:
-        """Look at the options of the optimisers, and take over their numbers."""
-        moment = changes.options
-        if self.option_change() or self.unwatched is not self.in_arrays():
-            return False
-        self.refresh()
-        self.options_moment = moment
-        return True
-
-    def group_change(self) -> str:
-        """What is different about the optimisers, or ''."""
-        for optimizer, i, group, params, _ in self.groups:
-            name = type(optimizer).__name__
-            if len(optimizer.param_groups) <= i or optimizer.param_groups[i] is not group:
-                return f"{name}: its groups changed"
-            now = group["params"]
-            if len(now) != len(params) or any(a is not b for a, b in zip(now, params, strict=True)):
-                return f"{name}: the parameters of group {i} changed"
-        for optimizer, states, p, held in self.kept:
-            if optimizer.state is not states or p not in states:
-                return f"{type(optimizer).__name__}: its state was replaced"
-            kept = states[p]
-            if len(kept) != len(held) or any(kept.get(slot) is not x for slot, x in held.items()):
-                return f"{type(optimizer).__name__}: its state was replaced"
-        return ""
-
-    def option_change(self) -> str:
-        """What is different about the options of optimisers, except for their numbers, or ''."""
-        for optimizer, i, group, _, constants in self.groups:
-            name = type(optimizer).__name__
-            current = constants_of(group)
-            if current.keys() != constants.keys():
-                return f"{name}: the options of group {i} changed"
-            for key, value in constants.items():
-                if not same(current[key], value):
-                    return (f"{name}, group {i}: {key}={told(value)} became "
-                            f"{told(current[key])}")
-        for holder, path, truth in self.truths:
-            if bool(read_option(holder, path)) is not truth:
-                return f"an optimiser's {path[0]} became {read_option(holder, path)!r}"
-        return ""
-
-    def in_arrays(self) -> bool:
-        """May options change unseen: in a dictionary of the user's, or in arrays?"""
-        return any(not isinstance(group, Watched) or any(
-            isinstance(value, np.ndarray) for value in group.values())
-            for _, _, group, _, _ in self.groups)
-
-    def refresh(self) -> None:
-        """Read the numbers of the optimisers."""
-        for array, holder, path in self.numbers:
-            array[()] = read_option(holder, path)
-
-    def reason(self, leaves: Sequence[Any], structure: Structure) -> str:
-        """Why this entry does not serve, in words."""
-        if mode_now() != self.mode:
-            return "what is recorded (no_grad, inference_mode) or the default dtype changed"
-        if structure != self.structure:
-            return "the arguments have another structure"
-        for argument in self.arguments:
-            x = leaves[argument.number]
-            name = self.names[argument.number]
-            if not isinstance(x, Value):
-                return f"argument {name}: {argument} became {told(x)}"
-            if type(x) is not argument.kind:
-                return f"argument {name}: {argument.kind.__name__} became {type(x).__name__}"
-            order = x._value.flags.c_contiguous  # type: ignore[attr-defined]
-            if argument.order is not None and order is not argument.order:
-                return f"argument {name}: contiguous={argument.order} became {order}"
-            now = Argument(argument.number, x)
-            if str(now) != str(argument):
-                return f"argument {name}: {argument} became {now}"
-        for i, argument in enumerate(self.arguments):
-            for other in self.arguments[:i]:
-                pair = (other.number, argument.number)
-                if leaves[pair[0]] is leaves[pair[1]] and pair not in self.equal:
-                    return (f"arguments {self.names[pair[0]]} and {self.names[pair[1]]} are now "
-                            "one tensor")
-        for i, k in self.equal:
-            if leaves[i] is not leaves[k]:
-                return f"arguments {self.names[i]} and {self.names[k]} are no longer one tensor"
-        for i, value in self.values:
-            if leaves[i] is not value and not same(leaves[i], value):
-                return f"argument {self.names[i]}: {told(value)} became {told(leaves[i])}"
-        for watch in (*self.slow, *self.watches):
-            if not watch.holds():
-                return watch.change()
-        change = self.group_change() or self.option_change()
-        if change:
-            return change
-        for optimizer, groups, held, states in self.holders:
-            if (optimizer.param_groups is not groups or len(groups) != len(held)
-                    or optimizer.state is not states):
-                return f"{type(optimizer).__name__}: its groups or its state were replaced"
-        if any(hooks_of(tensor) != found for tensor, found in self.hooks):
-            return "hooks of a tensor changed"
-        for tensor, array, leaf, _ in self.states:
-            if type_of(tensor) != type_of(array):
-                return f"a tensor {type_of(array)} became {type_of(tensor)}"
-            if (tensor._node is None) != (leaf is None):
-                return (f"requires_grad of a tensor {type_of(array)} became "
-                        f"{tensor._node is not None}")
-        for shadow, found in self.grad_guards:
-            grad = self.tensor_of(shadow, leaves)._grad
-            if grad is not found and (grad is not None) is not found:
-                return f"the .grad of a tensor {type_of(self.tensor_of(shadow, leaves))} " + (
-                    "is now there" if grad is not None else "is now None")
-        return "something it was compiled for changed"
-
-    def overlaps(self, leaves: Sequence[Any]) -> str:
-        """Do arguments share memory with what is written, or with one another? In words, or ''."""
-        owners = self.owners
-        if owners:
-            for argument in self.arguments:
-                array = leaves[argument.number]._value
-                base = array.base
-                written = owners.get(id(array) if base is None else id(storage_of(array)))
-                if written is not None and np.may_share_memory(array, written):
-                    return f"argument {self.names[argument.number]} and a tensor that is written"
-        if self.writes_arguments or self.grads_of_arguments:
-            arrays = [leaves[a.number]._value for a in self.arguments]
-            for i, a in enumerate(arrays):
-                if self.writes_arguments and (not a.flags.writeable or 0 in a.strides):
-                    return f"argument {self.names[self.arguments[i].number]}, which is read-only,"
-                for k in range(i):
-                    if (self.arguments[k].number, self.arguments[i].number) in self.equal:
-                        continue
-                    if np.may_share_memory(a, arrays[k]):
-                        return (f"arguments {self.names[self.arguments[k].number]} and "
-                                f"{self.names[self.arguments[i].number]}")
-            for held in self.states:
-                for a, argument in zip(arrays, self.arguments, strict=True):
-                    if np.may_share_memory(a, held[1]):
-                        return (f"argument {self.names[argument.number]} and a tensor the "
-                                "function uses")
-        return ""
-
-    def general(self, leaves: Sequence[Any]) -> Any:
-        """Run, if it serves; else MISS. What the shortcut does, in all cases."""
-        if (self.simple and not state.tracing and self.serves(leaves)
-                and not self.overlaps(leaves)):
-            return self.run(leaves)
-        return MISS
-
-    def settle(self, args: tuple[Any, ...]) -> Any:
-        """A call the general way, after which a shorter one is chosen for those that follow."""
-        result = self.general(args)
-        if result is not MISS:
-            way = fast(self) if self.gates > 0 else None
-            self.call = gated(self, way) if way is not None else shortcut(self) or self.general
-        return result
-
-    def missed(self, args: tuple[Any, ...], status: int) -> Any:
-        """The gate found an index out of range, or something that differs from the last call."""
-        if status > 0:
-            self.executable.complain(status - 1)
-        self.gates -= 1
-        self.call = self.settle
-        return self.general(args)
 
     def call_again(self, leaves: Sequence[Any]) -> list[Any]:
         """The results that carry gradients, computed by Python."""
@@ -510,7 +308,7 @@ class Entry:
             _, shape, dtype = self.fresh[0]
             outputs[0] = array = np.empty(shape, dtype)
             self.executable.run(buffers, outputs)
-            result = new(array)
+            result = new(array, self.program.spent.get(0))
             if self.mode[1]:
                 state_inference(result)
             if self.program.differentiable is not None:
@@ -620,13 +418,15 @@ class Entry:
                 if pooled is not None and pooled._value is outputs[data]:
                     made.append(pooled)
                 else:
-                    made.append(new(outputs[data]))
+                    made.append(new(outputs[data], self.program.spent.get(number)))
             elif kind == "argument":
                 made.append(leaves[data])
             elif kind == "object":
                 made.append(data)
             elif kind == "constant":
                 made.append(new(data.copy()))
+            elif kind == "scalar":
+                made.append(self.evaluation.found[data])  # type: ignore[union-attr]
             elif kind == "gradient":
                 made.append(self.tensor_of(data, leaves)._grad)
             elif kind == "attach":
@@ -654,6 +454,13 @@ def seen_as(tensor: Any, steps: list[Any], tracked: bool) -> Any:
     finally:
         state.recording = before
     return tensor
+
+
+def in_arrays(groups: Any) -> bool:
+    """May options change unseen: in a dictionary or list of the user's, or in arrays?"""
+    return any(not isinstance(group, Watched) or not isinstance(group["params"], WatchedList)
+               or any(isinstance(value, np.ndarray) for value in group.values())
+               for _, _, group, _, _ in groups)
 
 
 def constants_of(group: Any) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from chainrule.compiler.entrance import MOST_AXES, Gate
 from chainrule.core.record import new
 from chainrule.tensor import Tensor
 
-if TYPE_CHECKING:
-    from .entry import Entry
+from .entry import Entry
 
 # References to a gradient that nobody holds but its tensor's owner and the pool of the entry, and
 # to its array: by the tensor and the list of outputs.
@@ -68,7 +67,7 @@ def fast(entry: Entry) -> Fast | None:
     for number in range(entry.count):
         argument = rows.get(number)
         if argument is None:
-            arguments.append(dict(entry.values)[number])
+            arguments.append(dict(entry.values).get(number))       # None for a number of a call
         elif argument.tracked or argument.kind is not Tensor or len(argument.shape) > MOST_AXES:
             return None
         else:
@@ -98,7 +97,7 @@ def _held(entry: Entry, offsets: dict[str, int]) -> tuple[Any, Any]:
         if slot >= 0:
             exe.cells[slot] = array.ctypes.data
     for slot, array in enumerate(buffers):
-        if array is not None and program.inputs[slot].kind in ("number", "key"):
+        if array is not None and program.inputs[slot].kind in ("number", "key", "scalar"):
             exe.cells[slot] = array.ctypes.data
     by_shadow = {id(shadow): (k, recipe) for k, (shadow, recipe) in entry.pooled.items()}
     for shadow, recipe in program.grads:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from chainrule.core.changes import watched_in
 from chainrule.core.node import PACKAGE, storage_of
 from chainrule.core.types import SHORT_NAMES, type_of
 from chainrule.tensor import Tensor
@@ -59,7 +60,7 @@ class Watch(NamedTuple):
     read: Callable[[], Any]
     found: Any
     slow: bool                   # looked at only when a module or an optimiser was written
-    place: Any = None            # a cell, or (a dictionary, a key), where that is all to look at
+    place: Any = None            # a cell, (a dictionary, a key) or (type, x), if that is all
 
     def holds(self) -> bool:
         """Is it as it was?"""
@@ -144,6 +145,7 @@ class Names(NamedTuple):
     globals: frozenset[str]
     attributes: frozenset[str]
     asked: frozenset[str]        # those that may be absent: hasattr(x, "name")
+    computed: bool               # are there attributes whose name is computed: getattr(x, name)?
 
 
 @functools.lru_cache(maxsize=1024)
@@ -152,6 +154,7 @@ def names_of(code: types.CodeType) -> Names:
     found: set[str] = set()
     attributes: set[str] = set()
     strings: set[str] = set()
+    computed = names_are_computed(code)
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             found.add(step.argval)
@@ -167,7 +170,29 @@ def names_of(code: types.CodeType) -> Names:
             found |= inner.globals
             attributes |= inner.attributes
             asked = asked | inner.asked
-    return Names(frozenset(found), frozenset(attributes | strings), frozenset(asked))
+            computed |= inner.computed
+    return Names(frozenset(found), frozenset(attributes | strings), frozenset(asked), computed)
+
+
+def names_are_computed(code: types.CodeType) -> bool:
+    """Does the code call getattr or hasattr with something else than a literal, or vars?"""
+    steps = list(dis.get_instructions(code))
+    for i, step in enumerate(steps):
+        if step.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):
+            continue
+        if step.argval == "vars":
+            return True
+        if step.argval in ("getattr", "hasattr"):
+            depth, name = 0, step            # of the stack above the function
+            for other in steps[i + 1:]:
+                depth += dis.stack_effect(other.opcode, other.arg, jump=False)
+                if depth <= 0:
+                    break
+                if depth == 2:
+                    name = other             # the last that leaves two arguments there
+            if name.opname != "LOAD_CONST":
+                return True
+    return False
 
 
 _own: set[str] = set()          # installed packages whose functions are compiled: not libraries
@@ -239,6 +264,12 @@ def is_module(x: Any) -> bool:
     return isinstance(own, dict) and "_parameters" in own and "_modules" in own
 
 
+def has_own_names(x: Any) -> bool:
+    """Is it an object of a class of the user, whose attributes code may name as it likes?"""
+    return isinstance(getattr(x, "__dict__", None), dict) and not isinstance(
+        x, type | types.ModuleType | types.FunctionType) and not is_library(file_of(type(x)))
+
+
 def is_optimizer(x: Any) -> bool:
     own = getattr(x, "__dict__", None)
     return isinstance(own, dict) and "param_groups" in own and "_walks" in own
@@ -254,6 +285,8 @@ class Search:
     once      what one run by Python must leave as it is, though it may change between calls
     moving    iterators, clocks and generators, which give something else each time
     draws     does the code name the random numbers of Python or NumPy?
+    asks_types  does it name `type`, to which what stands for a number is none?
+    computed  does it read attributes by names that are computed?
     arrays    NumPy arrays of the user: id of the owner of their memory -> where they were found
     """
 
@@ -262,6 +295,8 @@ class Search:
         self.arrays: dict[int, str] = {}
         self.array_places: list[tuple[str, Callable[[], Any], Any]] = []
         self.draws = False
+        self.asks_types = False
+        self.computed = False
         self.once: list[Watch] = []
         self.moving: list[tuple[str, Any]] = []
         self.attributes: set[str] = set()
@@ -285,7 +320,11 @@ class Search:
         while before != (len(self.attributes), len(self.objects)):
             before = (len(self.attributes), len(self.objects))
             for where, x, depth, done in list(self.objects.values()):
-                for name in sorted(self.attributes - done):
+                named = self.attributes
+                if self.computed and has_own_names(x):
+                    named = named | {name for name in (*vars(x), *vars(type(x)))
+                                     if not name.startswith("__")}
+                for name in sorted(named - done):
                     done.add(name)
                     self.attribute(where, x, name, depth)
 
@@ -293,6 +332,16 @@ class Search:
         """Watches on the numbers of arrays that the user's code may read by NumPy."""
         return [Watch("array", where, read, array.copy() if array.nbytes <= SMALL_ARRAY else array,
                       False) for where, read, array in self.array_places]
+
+    def owners(self) -> list[Any]:
+        """The modules and optimisers found, and their dictionaries whose writes are noticed."""
+        objects = {id(x): x for _, x, _, _ in self.objects.values() if is_module(x)}
+        objects.update({id(x): x for x in self.modules})
+        return watched_in(objects.values())
+
+    def optimizers(self) -> list[Any]:
+        """The optimisers found."""
+        return [x for _, x, _, _ in self.objects.values() if is_optimizer(x)]
 
     # ------------------------------------------------------------ functions
 
@@ -338,8 +387,10 @@ class Search:
         users = not is_library(code.co_filename)
         if users:
             names = names_of(code)
+            self.asks_types |= "type" in names.globals
             self.attributes |= names.attributes
             self.asked |= names.asked
+            self.computed |= names.computed
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             def inside(cell: Any = cell) -> Any:
                 try:
@@ -350,7 +401,10 @@ class Search:
         if not users:
             return
         space = function.__globals__
-        for name in sorted(names.globals):
+        read = names.globals
+        if read & {"globals", "eval", "exec"}:         # any of them, by a name in a string
+            read = read | {name for name in space if not name.startswith("__")}
+        for name in sorted(read):
             if name in space:
                 self.reach(name, space[name],
                            partial(space.get, name, MISSING), depth + 1, True,
@@ -468,6 +522,10 @@ class Search:
             self.alive.append(x)
             self.unchanged(where, x)
             self.operators(where, x, depth)
+            if is_module(x) or not (isinstance(x, type | types.ModuleType | types.FunctionType)
+                                    or is_library(file_of(type(x)))):
+                self.watch("is", f"{where}.__class__", partial(type, x), type(x), is_module(x),
+                           (type, x))
             if is_optimizer(x):
                 for group in x.param_groups:
                     for p in group["params"]:

@@ -34,6 +34,7 @@ from chainrule.inplace import (
 )
 
 from . import slots
+from .layout import is_view
 
 Array = np.ndarray[Any, Any]
 
@@ -162,7 +163,7 @@ def lies_in_order(capture: Any, node: Node) -> bool | None:
         while found in capture.bound and isinstance(capture.bound[found], Node):
             found = capture.bound[found]
         if found.prim is None:
-            shadow = capture.leaves.get(found)
+            shadow = capture.origins.get(found)
             if shadow is None:
                 return None
             shadow.order_asked = True
@@ -217,15 +218,20 @@ def replace_data(capture: Any, tensor: Any, value: Any) -> None:
         capture.turn_abstract(tensor, capture.constant(tensor._value))
     if shadow is not None and shadow.left is None:
         shadow.left = shadow.node
+    other = capture.memory_of.get(value._node, value._node)
     rebind(capture, tensor, capture.untracked(value._node))
+    capture.memory_of[tensor._node] = other
     link(capture, value, tensor)
 
 
 def assign(capture: Any, x: Any, make: Callable[[Any], Any], what: str) -> Any:
     """Write make(x) into the memory of x and into its history; returns x."""
-    root = root_of(x)
-    refuse_ambiguous(root, what)
     refuse_order(capture, x, what)
+    if state.tracing == "vmap":
+        refuse_ambiguous(root_of(x), what)
+    else:
+        part_copies(capture, x, what)
+    root = root_of(x)
     if x._value is not None:
         check(x, root, what)
         result = fitting(make(x), x, what)
@@ -266,6 +272,32 @@ def assign(capture: Any, x: Any, make: Callable[[Any], Any], what: str) -> Any:
         for tensor, node in values:
             rebind(capture, tensor, node)
     return x
+
+
+def part_copies(capture: Any, x: Any, what: str) -> None:
+    """Before a write: a reshape that eager execution makes as a copy is no view any more."""
+    waiting = [memory_root(x)]
+    while waiting:
+        parent = waiting.pop()
+        waiting += twins(parent)
+        for child in living_views(parent):
+            prim, params = child._extra.view_of
+            if prim.name == "reshape" and parent.ndim > 1 and parent._value is None and (
+                    capture.is_made(child)
+                    and [n for n in parent.shape if n != 1] != [n for n in child.shape if n != 1]):
+                shared = is_view(capture, parent._node, prim, params)
+                if shared is None:
+                    raise InPlaceError(
+                        f"{what} at {Origin.now()} inside a compiled function, while "
+                        f"{type_of(parent)} and its reshape {type_of(child)} are both in use: "
+                        "whether these share memory is not known there. Write the change as a new "
+                        "tensor, or reshape a clone().")
+                if not shared:
+                    child._extra.parent = child._extra.view_of = None
+                    parent._extra.children[:] = [
+                        reference for reference in parent._extra.children
+                        if reference() is not child]
+            waiting.append(child)
 
 
 def check_write(capture: Any, x: Any, root: Any, what: str) -> None:

@@ -11,6 +11,8 @@ from chainrule.core.node import Origin
 from chainrule.core.types import ArrayType
 from chainrule.tensor import Tensor
 
+from .guards import told
+
 
 class Option(Tensor):
     """A traced number whose truth (is there momentum, weight decay?) is known and guarded."""
@@ -69,6 +71,37 @@ def optimizer_step(capture: Any, optimizer: Any, closure: Any) -> Any:
         optimizer._step_by_formula(options_of(capture, group), params)
     optimizer._stepped = True                 # what schedulers ask
     return loss
+
+
+class States:
+    """What optimisers keep for their parameters before a run, which must not change it unseen."""
+
+    def __init__(self, optimizers: list[Any]) -> None:
+        self.held = [(optimizer, {p: dict(kept) for p, kept in optimizer.state.items()})
+                     for optimizer in optimizers]
+
+    def put_back(self, capture: Any) -> tuple[str, str]:
+        """Undo what code that is not this library's did: (what it made, what it changed)."""
+        made = changed = ""
+        for optimizer, before in self.held:
+            if capture is not None and id(optimizer) in capture.optimizers:
+                continue
+            name = type(optimizer).__name__
+            if capture is not None:
+                capture.others.append(optimizer)
+            for p, kept in list(optimizer.state.items()):
+                known = before.get(p)
+                for slot in list(kept):
+                    if known is None or slot not in known:
+                        made = made or f"the state {slot!r} of {name}"
+                        del kept[slot]
+                    elif kept[slot] is not known[slot]:
+                        changed = changed or (f"state[p][{slot!r}] of {name}, "
+                                              f"{told(known[slot])}, to {told(kept[slot])}")
+                        kept[slot] = known[slot]
+                if known is None and not kept:
+                    optimizer.state.pop(p)
+        return made, changed
 
 
 def prepare_states(capture: Any, optimizer: Any, group: Any, params: list[Any]) -> None:

@@ -5,7 +5,7 @@ Nodes of the capture are copied on the way, with the values of bound nodes in th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -16,7 +16,7 @@ from chainrule.core.bind import Value, state
 from chainrule.core.errors import GradientError, TracedValueError
 from chainrule.core.graph import Graph
 from chainrule.core.node import Node, tick
-from chainrule.core.primitive import TABLE
+from chainrule.core.primitive import TABLE, Reads
 from chainrule.core.record import INPUT, LEAKED, NO_PARAMS, UNREAD, new
 from chainrule.core.types import type_of
 from chainrule.device import device
@@ -25,6 +25,7 @@ from chainrule.inplace import parent_of
 from . import slots
 from .capture import Capture, Input
 from .memory import alias_of, is_tracked, memory_root
+from .numbers import Number
 from .results import Structure, flatten
 from .slots import Shadow
 
@@ -57,6 +58,7 @@ class Program:
     recipes   how each call makes its tensors, in order: (kind, data)
     grads     (shadow, number of a recipe or None): what .grad is set to
     moved     (shadow, output): tensors whose .data is other memory afterwards
+    spent     recipe -> its node, for results whose backward pass the function itself has made
     leaves    what the function returns, flat: (True, recipe) or (False, constant)
     """
 
@@ -69,13 +71,18 @@ class Program:
         self.moved: list[tuple[Shadow, int]] = []
         self.leaves: list[tuple[bool, Any]] = []
         self.structure: Structure | None = None
+        self.spent: dict[int, Node] = {}  # recipes of results that were gone through backwards
         self.differentiable: Differentiable | None = None
         self.shared = ""                  # why tensors overlap in a way the graph does not say
+        self.steps = 0                    # steps of optimisers in it
 
 
-def close(capture: Capture, result: Any) -> Program:
-    """The program of a capture whose function returned `result`."""
-    return _Closing(capture).run(result)
+def close(capture: Capture, result: Any, whole: Container[int] = ()) -> Program:
+    """The program of a capture whose function returned `result`.
+
+    Lists and dictionaries with an id in `whole` are from outside, and returned as they are.
+    """
+    return _Closing(capture).run(result, whole)
 
 
 class _Closing:
@@ -83,15 +90,16 @@ class _Closing:
         self.capture = capture
         self.program = Program()
         self.program.shared = capture.shared
+        self.program.steps = capture.steps
         self.nodes: list[Any] = []                   # of the outputs
         self.targets: list[Shadow | None] = []       # what each output overwrites
         self.number: dict[int, int] = {}             # id of a tensor -> its recipe
         self.kept: list[Any] = []                    # so that ids stay valid
         self.tracked: list[tuple[int, Any]] = []     # outputs with a gradient, and their tensors
 
-    def run(self, result: Any) -> Program:
+    def run(self, result: Any, whole: Container[int]) -> Program:
         capture, program = self.capture, self.program
-        leaves, program.structure = flatten(result)
+        leaves, program.structure = flatten(result, whole)
         self.check_history()
         for shadow in list(capture.shadows.values()):
             if shadow.input is None:
@@ -110,7 +118,12 @@ class _Closing:
                 recipe = None if shadow.grad is None else self.recipe(shadow.grad)
                 program.grads.append((shadow, recipe))
         for leaf in leaves:
-            refuse_result(leaf)
+            if id(leaf) not in whole:
+                refuse_result(leaf)
+            if type(leaf) is Number:
+                program.recipes.append(("scalar", leaf._tape.place(leaf)))
+                program.leaves.append((True, len(program.recipes) - 1))
+                continue
             is_tensor = isinstance(leaf, Value)
             program.leaves.append((is_tensor, self.recipe(leaf) if is_tensor else leaf))
         self.differentiate()
@@ -214,8 +227,13 @@ class _Closing:
         """The cotangents of what is outside, given those of the results."""
         capture = self.capture
         self.pulled: list[Any] = []
-        live = [(place, y) for place, y in self.tracked
-                if not any(n in capture.consumed for n in reachable([y._node]))]
+        live = []
+        for place, y in self.tracked:
+            gone = next((n for n in reachable([y._node]) if n in capture.consumed), None)
+            if gone is None:
+                live.append((place, y))
+            else:
+                self.program.spent[self.number[id(y)]] = spent(y._node, capture.consumed[gone])
         self.tracked = live
         if not live or not state.recording:
             self.tracked = []
@@ -285,6 +303,14 @@ class _Closing:
         program.differentiable = Differentiable(
             graph, [place for place, _ in self.tracked], saved,
             [shadow for shadow, _ in self.pulled])
+
+
+def spent(node: Node, freed: Any) -> Node:
+    """What is left of a node whose history a backward pass inside has used up."""
+    left = Node(node.prim, (), NO_PARAMS, (), None, Reads((), 0), node.shape, node.dtype, node.code,
+                node.lasti, None)
+    left.freed = freed
+    return left
 
 
 def poison(handles: Sequence[Any]) -> None:

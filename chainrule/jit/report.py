@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Sequence
+from typing import Any
 
 from chainrule.compiler import Executable
 from chainrule.compiler import report as describe
 
-if TYPE_CHECKING:
-    from .compiled import Compiled
+from .entry import Entry
 
 WIDTH = 100
 
@@ -21,18 +22,19 @@ class Report:
     own: nothing the function works on is touched.
     """
 
-    def __init__(self, compiled: Compiled, runs: int) -> None:
-        self._name = getattr(compiled.function, "__qualname__", None) or repr(compiled.function)
-        self._records = list(compiled.compiles)
-        self._entries = list(compiled._entries)
-        self._eager = dict(compiled.eager_runs)
+    def __init__(self, name: str, records: Sequence[tuple[str, int]], entries: Sequence[Entry],
+                 eager: dict[str, int], runs: int) -> None:
+        self._name = name
+        self._records = records              # (why, nodes) of each compilation
+        self._entries = entries
+        self._eager = eager
         self._runs = runs
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data."""
         return {
             "function": self._name,
-            "compiles": [{"why": r.why, "nodes": r.nodes} for r in self._records],
+            "compiles": [{"why": why, "nodes": nodes} for why, nodes in self._records],
             "eager_runs": self._eager,
             "entries": [self._facts(entry) for entry in self._entries],
         }
@@ -64,8 +66,9 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self._name}: {len(self._records)} compiled"
                  + (f", {len(self._entries)} kept" if self._entries else "")]
-        for number, record in enumerate(self._records, 1):
-            lines.append(f"  {number}. {record.why}"[:WIDTH])
+        for number, (why, _) in enumerate(self._records, 1):
+            lines += textwrap.wrap(f"{number}. {why}", WIDTH, initial_indent="  ",
+                                   subsequent_indent="     ")
         for why, count in self._eager.items():
             lines.append(f"  run by Python {count} times: {why}"[:WIDTH])
         for entry in self._entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 
@@ -14,24 +15,31 @@ class Structure(NamedTuple):
 
 
 LEAF = Structure(None, None, ())
+MISS = object()                  # what a short way returns where a call is unusual
 
 
-def flatten(tree: Any) -> tuple[list[Any], Structure]:
+def flatten(tree: Any, whole: Container[int] = ()) -> tuple[list[Any], Structure]:
     """(leaves, structure). Unlike `tree.flatten`, modules are leaves, and so is None.
+
+    Lists and dictionaries with an id in `whole` are leaves, too.
 
     >>> flatten((1, {"a": None}))[0]
     [1, None]
     """
     leaves: list[Any] = []
-    return leaves, _split(tree, leaves)
+    return leaves, _split(tree, leaves, whole)
 
 
-def _split(tree: Any, leaves: list[Any]) -> Structure:
+def _split(tree: Any, leaves: list[Any], whole: Container[int]) -> Structure:
     kind = type(tree)
+    if isinstance(tree, (list, dict)) and id(tree) in whole:
+        leaves.append(tree)
+        return LEAF
     if kind is tuple or kind is list or (isinstance(tree, tuple) and hasattr(tree, "_fields")):
-        return Structure(kind, None, tuple([_split(x, leaves) for x in tree]))
+        return Structure(kind, None, tuple([_split(x, leaves, whole) for x in tree]))
     if kind is dict or (isinstance(tree, dict) and kind.__module__ == "collections"):
-        return Structure(kind, tuple(tree), tuple([_split(x, leaves) for x in tree.values()]))
+        return Structure(kind, tuple(tree), tuple([_split(x, leaves, whole)
+                                                for x in tree.values()]))
     leaves.append(tree)
     return LEAF
 

@@ -6,8 +6,9 @@ import gc
 import random
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +22,14 @@ from chainrule.tensor import Tensor
 
 from .capture import Capture
 from .guards import SMALL_ARRAY, Search, Watch, is_library, told
+from .options import States
 from .program import Program, close, poison
 from .results import Structure, flatten, unflatten
 from .slots import watched
+
+
+class StateMadeError(TracedValueError):
+    """An optimiser of the user's makes its state in the step, which Python must do first."""
 
 
 class Traced(NamedTuple):
@@ -32,11 +38,14 @@ class Traced(NamedTuple):
     capture: Capture
     program: Program
     watches: list[Watch]
+    owners: list[Any]            # whose writes are noticed, and may change what is watched
 
 
 def traced(function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: Structure,
-           names: Sequence[str]) -> Traced:
+           names: Sequence[str], loose: Mapping[int, str] = MappingProxyType({})) -> Traced:
     """Run `function` without numbers on arguments with these leaves.
+
+    Those in `loose`, by place and name, are Python numbers that each call brings anew.
 
     A run that only prepared something (a mask kept for later) is done again, with that in place.
     """
@@ -46,9 +55,25 @@ def traced(function: Callable[..., Any], name: str, leaves: Sequence[Any], struc
     for _ in range(2):
         search = Search(function, objects)
         refuse_moving(search, name)
+        if loose and search.asks_types:
+            loose = {}
         arrays = search.array_watches()
-        capture, program = once(function, name, leaves, structure, search)
-        lifted = {id(storage_of(array)) for array in capture.arrays}
+        states = States(search.optimizers())
+        try:
+            capture, program = once(function, name, leaves, structure, search, loose)
+        except BaseException:
+            states.put_back(None)
+            raise
+        made, changed = states.put_back(capture)
+        if made or changed:
+            take_back(capture.undo)
+            raise StateMadeError(
+                f"{name} makes {made}: Python runs it only once, so it would be made only once, "
+                "too. Run one step without cr.compile first, so that it exists.") if made else (
+                TracedValueError(
+                    f"{name} changes {changed}: Python runs it only once, so later calls would "
+                    "not. Keep it in a tensor and write into that: add_(), copy_()."))
+        lifted = {id(storage_of(array)) for array in capture.arrays} - capture.frozen
         kept = [w for w in arrays if id(storage_of(w.read())) not in lifted]
         large = next((w for w in kept if w.found.nbytes > SMALL_ARRAY), None)
         if large is not None:
@@ -59,7 +84,7 @@ def traced(function: Callable[..., Any], name: str, leaves: Sequence[Any], struc
                 "tensor of it outside: cr.from_numpy(array)")
         last = next((w for w in (*search.watches, *search.once, *arrays) if not w.holds()), None)
         if last is None:
-            return Traced(capture, program, [*search.watches, *kept])
+            return Traced(capture, program, [*search.watches, *kept], search.owners())
         take_back(capture.undo)
         if is_leaked(last.read()):
             raise TracedValueError(
@@ -80,16 +105,18 @@ def take_back(undo: list[Callable[[], Any]]) -> None:
 
 
 def once(function: Callable[..., Any], name: str, leaves: Sequence[Any], structure: Structure,
-         search: Search) -> tuple[Capture, Program]:
+         search: Search, loose: Mapping[int, str]) -> tuple[Capture, Program]:
     """One run, with nothing left behind if it fails."""
     stand_ins: dict[int, Any] = {}
     given = [stand_ins.setdefault(id(x), stand_in(x)) if isinstance(x, Value) else x
              for x in leaves]
-    args, kwargs = unflatten(structure, iter(given))
     outer = state.recording, state.inference, state.tracing, state.capture, state.scope
     numbers = random_states()
     settled = settings.default_dtype
-    capture = Capture(given, search.arrays)
+    capture = Capture(given, search.arrays, loose)
+    for i, own in loose.items():
+        given[i] = capture.tape.argument(i, leaves[i], own)  # type: ignore[union-attr]
+    args, kwargs = unflatten(structure, iter(given))
     with watched():
         state.tracing, state.capture = "compile", capture
         try:
@@ -112,7 +139,7 @@ def once(function: Callable[..., Any], name: str, leaves: Sequence[Any], structu
                 raise TracedValueError(
                     f"{name} changes a list or dictionary it was given: Python runs it only once, "
                     "so later calls would not. Return what is new.")
-            program = close(capture, result)
+            program = close(capture, result, search.scanned)
             del result
             poison(capture.handles)
         except BaseException as error:

@@ -10,6 +10,7 @@ from chainrule import rows
 from chainrule.core import lines
 from chainrule.core.errors import ChainruleError, DtypeError, SettingError
 from chainrule.core.record import new
+from chainrule.core.types import as_dtype
 from chainrule.tensor import Tensor
 
 from . import init
@@ -21,7 +22,7 @@ from .parameter import Parameter
 
 def empty_parameter(*shape: int, dtype: Any = None) -> Parameter:
     """A parameter whose values are still to be set."""
-    return Parameter(new(lines.empty(shape, np.float32 if dtype is None else dtype)))
+    return Parameter(new(lines.empty(shape, as_dtype(float if dtype is None else dtype))))
 
 
 def whole(module: Module, **sizes: Any) -> None:

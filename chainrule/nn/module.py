@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
+from chainrule.core import events
 from chainrule.core.bind import state as recording
 from chainrule.core.changes import Watched, changed
 from chainrule.core.errors import ChainruleError, SettingError
 from chainrule.core.node import PACKAGE, user_frame, wrote
+from chainrule.core.record import refuse_number
 from chainrule.device import refuse_cuda, require_cpu
 from chainrule.tensor import Tensor
 from chainrule.tree import register as register_tree
@@ -164,7 +166,7 @@ class Module:
                     registry[name] = own[name] = value
                     return
             object.__setattr__(self, name, value)
-            changed()
+            changed(self)
 
     def _claim(self, name: str, registry: str) -> dict[str, Any]:
         """The registry that `name` goes to, with the name taken out of the others."""
@@ -181,7 +183,7 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
-        changed()
+        changed(self)
         for registry in _REGISTRIES:
             self.__dict__[registry].pop(name, None)
         self._non_persistent_buffers_set.discard(name)
@@ -383,6 +385,8 @@ class Module:
                 "give model.state_dict()" if isinstance(state_dict, Module) else
                 "a state dict maps names to tensors")
             raise TypeError(f"load_state_dict got a {_kind(state_dict)}: {better}")
+        if recording.capture is not None:
+            raise refuse_number("load_state_dict()")
         own = dict(self._saved())
         missing = [key for key in own if key not in state_dict]
         unexpected = [key for key in state_dict if key not in own]
@@ -486,6 +490,8 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros."""
+        if events.listeners:
+            events.tell("zero_grad", parameters=list(self.parameters()))
         for parameter in self.parameters():
             if set_to_none:           # unread, so that a compiled step need not know what was there
                 parameter.grad = None

@@ -10,6 +10,7 @@ import numpy as np
 from chainrule import rows
 from chainrule.core.errors import SettingError, ShapeError
 from chainrule.core.record import new
+from chainrule.core.types import as_dtype
 from chainrule.tensor import Tensor
 
 from . import functional as F
@@ -91,7 +92,7 @@ class _BatchNorm(Module):
         for name, wanted in (("weight", affine), ("bias", affine and bias)):
             self.register_parameter(
                 name, empty_parameter(num_features, dtype=dtype) if wanted else None)
-        kept = np.float32 if dtype is None else dtype
+        kept = as_dtype(float if dtype is None else dtype)
         for name, value in (("running_mean", np.zeros(num_features, kept)),
                             ("running_var", np.ones(num_features, kept)),
                             ("num_batches_tracked", np.zeros((), np.int64))):
@@ -119,11 +120,11 @@ class _BatchNorm(Module):
         if len(sizes) not in self._ranks or sizes[1] != self.num_features:
             raise misfit(self, input, f"it needs {self._form} with {self.num_features} channels "
                          "in axis 1")
-        momentum = self.momentum
+        momentum: Any = self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
+                momentum = 1.0 / self.num_batches_tracked.double()    # the mean of all batches
         own = self.training or self.running_mean is None
         keep = not self.training or self.track_running_stats
         try:

@@ -10,9 +10,11 @@ import numpy as np
 
 from chainrule import rows
 from chainrule.autograd import no_grad
+from chainrule.core import events
 from chainrule.core.errors import GradientError, SettingError, ShapeError
 from chainrule.core.node import wrote
 from chainrule.core.record import new
+from chainrule.core.types import as_dtype
 from chainrule.functions.shaping import cat
 from chainrule.tensor import Tensor
 
@@ -44,7 +46,7 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0,
     gradients = _gradients(parameters)
     norm_type = float(norm_type)
     if not gradients:
-        return new(np.zeros((), np.float32))  # type: ignore[no-any-return]
+        return new(np.zeros((), as_dtype(float)))  # type: ignore[no-any-return]
     if not _plain(gradients):
         return _clip_tensors(gradients, max_norm, norm_type)
     arrays = [g._value for g in gradients]
@@ -59,6 +61,8 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0,
         raise GradientError(
             f"the norm of the gradients is {total}, so they cannot be clipped. Look for the "
             "layer that produced it, or pass error_if_nonfinite=False to scale anyway")
+    if events.listeners:
+        events.tell("clip", norm=total, most=float(max_norm))
     scale = max_norm / (total + 1e-6)
     if not scale >= 1:                              # also where it is NaN, which must be seen
         for array in arrays:

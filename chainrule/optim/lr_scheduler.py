@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from chainrule.core import events
 from chainrule.core.errors import SettingError
 
 from .optimizer import Optimizer
@@ -53,6 +54,8 @@ class LRScheduler:
 
     def step(self, epoch: int | None = None) -> None:
         """Moves on by one, or to `epoch`, and sets the learning rates."""
+        if events.listeners:
+            events.tell("schedule", scheduler=self)
         if self._step_count == 1 and not self.optimizer._stepped:
             warnings.warn(
                 f"{type(self).__name__}.step() was called before optimizer.step(): the first "

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from chainrule.autograd import enable_grad, no_grad
-from chainrule.core import lines
+from chainrule.core import events, lines
 from chainrule.core.bind import state as recording
 from chainrule.core.changes import WatchedOptions, WatchedStates, changed
 from chainrule.core.errors import SettingError
 from chainrule.core.node import PACKAGE
-from chainrule.core.record import new
+from chainrule.core.record import new, refuse_number
 from chainrule.tensor import Tensor
 
 from .walk import Walk
@@ -175,6 +175,8 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops every gradient (or fills it with zeros where `set_to_none` is False)."""
+        if events.listeners:
+            events.tell("zero_grad", parameters=[p for _, p in self._places()])
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:       # unread, so that a compiled step need not know what was there
@@ -200,6 +202,8 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if events.listeners:
+            events.tell("step", optimizer=self)
         walks = self._walks
         if len(walks) != len(self.param_groups):         # a list the user may change
             walks = self._walks = [None] * len(self.param_groups)
@@ -217,6 +221,8 @@ class Optimizer:
             elif grads:
                 walk.run(self, group, grads)
         self._stepped = True
+        if events.listeners:
+            events.tell("stepped", optimizer=self)
         if self._post_hooks:
             for hook in list(self._post_hooks.values()):
                 hook(self, (closure,), {})
@@ -291,6 +297,8 @@ class Optimizer:
 
         Raises `SettingError` when groups or shapes do not match; nothing is changed then.
         """
+        if recording.capture is not None:
+            raise refuse_number("load_state_dict()")
         name = type(self).__name__
         groups = [dict(group) for group in state_dict["param_groups"]]
         if len(groups) != len(self.param_groups):

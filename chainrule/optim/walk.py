@@ -8,6 +8,7 @@ one flat array from then on; nobody outside can tell.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,13 +40,13 @@ def effective_gradient(group: Group, p: Array, g: Array, s: Array, t: Array,
 
 
 class Entry(NamedTuple):
-    """A parameter of the walk with its array, state and first slot as they were at planning."""
+    """A parameter of the walk with its array and state as they were at planning: `kept` holds
+    (slot, tensor, array), the count of steps among them."""
 
     p: Tensor
     array: Array
     state: dict[str, Any] | None
-    slot: str
-    kept: Any
+    kept: tuple[tuple[str, Any, Any], ...]
 
 
 class Whole(NamedTuple):
@@ -97,10 +98,12 @@ class Cohort:
 
 
 class Walk:
-    """The plan of one group: valid while the same parameters, with the same arrays, have
-    gradients and their state is the one it was made for."""
+    """The plan of one group: valid while the same parameters, in the same order and with the same
+    arrays, have gradients and their state is the one it was made for."""
 
     def __init__(self, optimizer: Optimizer, group: Group, params: list[Tensor]) -> None:
+        self.group = group
+        self.params = list(group["params"])
         self.optimizer_state = optimizer.state
         self.names = optimizer._slots(group)
         self.entries: list[Entry] = []
@@ -117,10 +120,10 @@ class Walk:
         for (_, _, fresh), members in cohorts.items():
             self._plan(params, states, members, fresh, merge, optimizer.counts_steps)
         self.records = [write_record(p._value) for p in params]
-        first = self.names[0] if self.names else ""
+        slots = (*self.names, "step") if optimizer.counts_steps else self.names
         for p, (state, _) in zip(params, states, strict=True):
-            self.entries.append(Entry(p, p._value, state if self.names else None, first,
-                                      state.get(first)))
+            self.entries.append(Entry(p, p._value, state if slots else None, tuple(
+                [(slot, state[slot], state[slot]._value) for slot in slots])))
 
     def _plan(self, params: list[Tensor], states: list[Any], members: list[int], fresh: bool,
               merge: int, counts: bool) -> None:
@@ -186,20 +189,28 @@ class Walk:
             start = stop
         return Gathered(p, g, slots, s[:size], t[:size], tuple(members))
 
-    def gradients(self, state: dict[Tensor, Any],
+    def gradients(self, group: Group, state: dict[Tensor, Any],
                   names: tuple[str, ...]) -> list[Array] | None:
         """The gradients as arrays, or None if the plan no longer fits."""
-        if state is not self.optimizer_state or names != self.names:
+        params = group["params"]
+        if (group is not self.group or state is not self.optimizer_state or names != self.names
+                or len(params) != len(self.params)
+                or not all(map(operator.is_, params, self.params))):
             return None
+        for cohort in self.cohorts:          # a step that the user wrote parts the cohort
+            steps = cohort.steps
+            if steps is not None and (len(steps) > 1 and (steps != steps[0]).any()):
+                return None
         grads = []
-        for p, array, kept_state, slot, kept in self.entries:
+        for p, array, kept_state, kept in self.entries:
             grad = p._grad
             if grad is None or p._value is not array:
                 return None
-            if kept_state is not None and kept_state.get(slot) is not kept:
-                return None
             if kept_state is not None and state.get(p) is not kept_state:
                 return None
+            for slot, tensor, numbers in kept:
+                if state[p].get(slot) is not tensor or tensor._value is not numbers:
+                    return None
             value = grad._value
             if type(value) is not np.ndarray:
                 return None

@@ -434,7 +434,7 @@ softplus = elementwise("softplus", promote="float",
     lower=lowering.function("softplus"), doc="log(1 + exp(x)), stable for large |x|.")
 silu = elementwise("silu", promote="float", eval=lambda x: x * special.sigmoid(x),
     pulls=lambda g, y, x: g * silu_slope(x, sigmoid(x)), at={0.0: 0.0, 40.0: 40.0},
-    lower=lambda e, x: x * e.math("sigmoid", x), doc="x·σ(x), also called swish.")
+    lower=lowering.function("silu"), doc="x·σ(x), also called swish.")
 
 
 def silu_slope(x: Any, s: Any) -> Any:

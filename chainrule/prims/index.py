@@ -14,7 +14,7 @@ import numpy as np
 
 from chainrule.core.errors import IndexingError, ShapeError
 from chainrule.core.kinds import aligned, batch_size, front, fronted, general, moved
-from chainrule.core.types import ArrayType
+from chainrule.core.types import ArrayType, int32, int64
 
 from .elementwise import eq, keep, zeros_like
 from .shape import broadcast, reshape, sum_to
@@ -55,6 +55,56 @@ def _along_axis(e: Any, shape: tuple[int, ...], index: Any, axis: int) -> list[A
     return [index if d == axis else e.axis(d, shape) for d in range(len(shape))]
 
 
+def at_argmax(index: Any, size: int) -> bool:
+    """Is an Array of indices an argmax of as many places? Then none is out of range."""
+    while index.kind in ("view", "reshape"):
+        index = index.inputs[0]
+    return bool(index.kind == "reduce" and index.what[0] in ("argmax", "argmin") and size
+                == math.prod([index.inputs[0].shape[axis] for axis in index.what[1]]))
+
+
+def split_index(e: Any, index: Any, sizes: Sequence[int]) -> list[Any]:
+    """Row-major positions below prod(sizes) as one index for each of the sizes, in registers."""
+    rest, found = e.cast(index, int32), []
+    for n in reversed(sizes[1:]):
+        quotient = e.div(rest, n)
+        found.append(rest - quotient * n)
+        rest = quotient
+    return [e.cast(one, int64) for one in (rest, *reversed(found))]
+
+
+def _gather_lower(e: Any, x: Any, index: Any, axis: int) -> Any:
+    """y[i] = x[.., index[i]]. Where x shows windows, which a copy would have to bring into memory,
+    and the index is an argmax over them, what it points to is taken from under them."""
+    windows = x.inputs[0] if x.kind == "reshape" else x
+    if not (windows.kind == "view" and axis == len(x.shape) - 1 and at_argmax(index, x.shape[-1])
+            and windows.shape[:axis] == x.shape[:axis] and index.shape[axis] == 1):
+        return e.pick(x, index.shape, _along_axis(e, index.shape, index, axis), False, "gather")
+    sizes, outer = windows.shape[axis:], [e.axis(d, index.shape) for d in range(axis)]
+    where = []
+    for affine in windows.what:
+        own, inner = affine.steps[:axis], affine.steps[axis:]
+        begin = affine._replace(steps=own).compose(outer, len(index.shape))
+        if not any(inner):
+            where.append(begin)
+            continue
+        counted = [d for d in range(axis) if own[d]]
+
+        def place(f: Any, i: Any, *counts: Any, affine: Any = affine,
+                  counted: Any = counted) -> Any:
+            total = counts[0] * affine.steps[counted[0]] + affine.start if counts else affine.start
+            for d, n in zip(counted[1:], counts[1:], strict=True):
+                total = total + n * affine.steps[d]
+            for step, one in zip(affine.steps[axis:], split_index(f, i, sizes), strict=True):
+                total = one * step + total
+            return total
+
+        where.append(e.map("place_in_window", place, index,
+                           *[e.count(index.shape, d) for d in counted], dtype=int64, cost=6,
+                           key=(affine, axis, sizes)))
+    return e.pick(windows.inputs[0], index.shape, where, False, "gather")
+
+
 def _along_batch(row: Any, xs: Sequence[Any], ax: Axes, axis: int, **params: Any) -> Any:
     return row(*fronted(xs, ax), axis=axis + 1, **params), 0
 
@@ -69,9 +119,7 @@ gather = general("gather", eval=_gather, infer=_gather_type,
     jvp=lambda ts, y, x, i, axis: gather(ts[0], i, axis=axis),
     batch=lambda xs, ax, axis: _along_batch(gather, xs, ax, axis),
     samples=_gather_samples, arguments=("input", "index"),
-    lower=lambda e, x, i, axis: e.pick(x, i.shape, _along_axis(e, i.shape, i, axis), False,
-                                       "gather"),
-    doc="y[i][j] = x[index[i][j]][j] along axis 0, and so on for other axes.")
+    lower=_gather_lower, doc="y[i][j] = x[index[i][j]][j] along axis 0, and so on for other axes.")
 
 
 def _scatter_add(x: Any, index: Any, axis: int, size: int) -> Any:

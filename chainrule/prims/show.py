@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 Shown = tuple[str, int]
+PRODUCTS = (" @ ", "·", " ⊙ ", "/")
 SUPERSCRIPT = str.maketrans("0123456789-.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻·")
 
 
@@ -22,12 +23,25 @@ def infix(symbol: str, strength: int, associative: bool = True) -> Callable[...,
     """a symbol b; the right operand of − and / needs brackets at the same strength."""
     def show(a: Shown, b: Shown, **_: Any) -> Shown:
         right = strength if associative else strength + 1
-        left_text = bracket(*a, strength)
-        right_text = bracket(*b, right)
+        left_text = bracket(*factor(a, symbol), strength)
+        right_text = bracket(*factor(b, symbol), right)
         if right_text.startswith("−"):
             right_text = f"({right_text})"
         return f"{left_text}{symbol}{right_text}", strength
     return show
+
+
+def factor(a: Shown, symbol: str) -> Shown:
+    """A matrix product inside another product, or the other way round, is to be bracketed."""
+    text, strength = a
+    if strength != 2 or symbol not in PRODUCTS:
+        return a
+    depth = 0
+    for i, c in enumerate(text):
+        depth += (c in "([{") - (c in ")]}")
+        if not depth and (text.startswith(" @ ", i) if symbol != " @ " else c in "·⊙"):
+            return text, 1
+    return a
 
 
 def prefix(symbol: str) -> Callable[..., Shown]:
@@ -57,7 +71,7 @@ def power(a: Shown, b: Shown, **_: Any) -> Shown:
 
 def quotient(a: Shown, b: Shown, **_: Any) -> Shown:
     """a/b, with room around the stroke where a is a quotient too."""
-    left, right = bracket(*a, 2), bracket(*b, 3)
+    left, right = bracket(*factor(a, "/"), 2), bracket(*b, 3)
     if right.startswith("−"):
         right = f"({right})"
     return f"{left} / {right}" if "/" in left else f"{left}/{right}", 2

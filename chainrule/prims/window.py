@@ -15,6 +15,7 @@ from chainrule.core.errors import ShapeError
 from chainrule.core.kinds import bilinear, front, linear, moved
 from chainrule.core.types import ArrayType
 
+from .index import at_argmax, split_index
 from .shape import concatenate, reshape, slice_
 
 Pair = tuple[int, int]
@@ -220,9 +221,96 @@ def _image_rows(e: Any, g: Any, groups: int) -> Any:
     return e.reshape(e.permute(split, (0, 2, 1, 3, 4)), (groups, o // groups, n * height * width))
 
 
+# A convolution that reads the images themselves has channels side by side; of fewer than this,
+# too little of a vector is used.
+CHANNELS = 3
+# Fewer channels of a group have pixels side by side, if no more terms than this are added.
+TERMS = 64
+
+
+def _direct(dtype: Any, channels: int, *shapes: tuple[int, ...]) -> bool:
+    return dtype.kind == "f" and dtype.itemsize > 2 and channels >= CHANNELS and all(
+        0 not in shape for shape in shapes)
+
+
+def _thin(dtype: Any, channels: int, terms: int, *shapes: tuple[int, ...]) -> bool:
+    """Does each group, as of a depthwise convolution, have few channels and terms?"""
+    return dtype.kind == "f" and channels < CHANNELS and 0 < terms <= TERMS and all(
+        0 not in shape for shape in shapes)
+
+
+def _thin_views(e: Any, x: Any, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
+                groups: int, pixels: Pair) -> list[tuple[tuple[int, int, int], Any]]:
+    """For each channel of a group and place of the window, (N, groups, H', W') of the image."""
+    whole = _group(e, _pad_lower(e, x, padding), 1, groups)         # (g, N, C/g, H, W)
+    shape = (x.shape[0], groups, *pixels)
+    found = []
+    for k in range(whole.shape[2]):
+        for i in range(kernel[0]):
+            for j in range(kernel[1]):
+                h = e.axis(2, shape).times(stride[0]).plus(i * dilation[0])
+                w = e.axis(3, shape).times(stride[1]).plus(j * dilation[1])
+                zero = e.axis(0, shape).times(0)
+                found.append(((k, i, j), e.view(whole, shape, (
+                    e.axis(1, shape), e.axis(0, shape), zero.plus(k), h, w))))
+    return found
+
+
+def _thin_conv(e: Any, x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair,
+               pixels: Pair) -> Any:
+    """One term after the other is added, each for all pixels; `w` is (groups, j, k, kh, kw)."""
+    groups, outer = w.shape[:2]
+    views = _thin_views(e, x, w.shape[3:], stride, padding, dilation, groups, pixels)
+    parts = []
+    for o in range(outer):
+        total = None
+        for (k, i, j), view in views:
+            weight = e.slice(w, (None, slice(None), o, k, i, j, None, None))
+            term = view * e.broadcast(weight, view.shape)
+            total = term if total is None else total + term
+        parts.append(total)
+    if outer == 1:
+        return parts[0]
+    n = x.shape[0]
+    whole = e.concatenate([e.reshape(p, (n, groups, 1, *pixels)) for p in parts], 2)
+    return e.reshape(whole, (n, groups * outer, *pixels))
+
+
+def _thin_weight(e: Any, x: Any, g: Any, kernel: Pair, stride: Pair, padding: Pair,
+                 dilation: Pair, groups: int) -> Any:
+    """(O, C/groups, kh, kw): for each place of the window a sum over images and pixels."""
+    n, o, height, width = g.shape
+    inner = x.shape[1] // groups
+    whole = _pad_lower(e, x, padding)
+    shape = (groups, o // groups, inner, *kernel, n, height, width)
+    channel = e.axis(0, shape).times(inner).add(e.axis(2, shape))
+    h = e.axis(6, shape).times(stride[0]).add(e.axis(3, shape).times(dilation[0]))
+    w = e.axis(7, shape).times(stride[1]).add(e.axis(4, shape).times(dilation[1]))
+    seen = e.view(whole, shape, (e.axis(5, shape), channel, h, w))
+    out = e.axis(0, shape).times(o // groups).add(e.axis(1, shape))
+    given = e.view(g, shape, (e.axis(5, shape), out, e.axis(6, shape), e.axis(7, shape)))
+    return e.reshape(e.reduce("sum", seen * given, (5, 6, 7)), (o, inner, *kernel))
+
+
+def _grouped(e: Any, x: Any, groups: int) -> Any:
+    """(N, C, H, W) as (N, groups, C/groups, H, W)."""
+    return e.reshape(x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+
+
+def _kernels(e: Any, w: Any, groups: int) -> Any:
+    """(O, C/groups, kh, kw) as (groups, O/groups, C/groups, kh, kw)."""
+    return e.reshape(w, (groups, w.shape[0] // groups, *w.shape[1:]))
+
+
 def _conv_lower(e: Any, x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair,
                 groups: int) -> Any:
     n, o, height, width = _conv_type(x.type, w.type, stride, padding, dilation, groups).shape
+    if _direct(x.dtype, o // groups, x.shape, w.shape):
+        axes = [e.straight(*sizes) for sizes in zip((height, width), w.shape[2:], stride, padding,
+                                                    dilation, strict=True)]
+        return e.convolve(_grouped(e, x, groups), _kernels(e, w, groups), *axes, (height, width))
+    if _thin(x.dtype, o // groups, w.shape[1] * w.shape[2] * w.shape[3], x.shape, w.shape):
+        return _thin_conv(e, x, _kernels(e, w, groups), stride, padding, dilation, (height, width))
     columns = _columns_lower(e, x, w.shape[2:], stride, padding, dilation, groups, height, width)
     last = (0, 2, 1)
     y = e.contract(_kernel_rows(e, w, groups), e.permute(columns, last))
@@ -235,6 +323,16 @@ def _conv_input_lower(e: Any, g: Any, w: Any, stride: Pair, padding: Pair, dilat
     n, _, height, width = g.shape
     kh, kw = w.shape[2:]
     channels = w.shape[1] * groups
+    if _direct(g.dtype, w.shape[1], g.shape, w.shape, size):
+        axes = [e.unwound(*sizes) for sizes in zip(size, (kh, kw), stride, padding, dilation,
+                                                   strict=True)]
+        turned = e.permute(_kernels(e, w, groups), (0, 2, 1, 3, 4))
+        return e.convolve(_grouped(e, g, groups), turned, *axes, size)
+    around = (dilation[0] * (kh - 1) - padding[0], dilation[1] * (kw - 1) - padding[1])
+    if stride == (1, 1) and min(around) >= 0 and _thin(
+            g.dtype, w.shape[1], g.shape[1] // groups * kh * kw, g.shape, w.shape, size):
+        turned = e.flip(e.permute(_kernels(e, w, groups), (0, 2, 1, 3, 4)), (3, 4))
+        return _thin_conv(e, g, turned, stride, around, dilation, size)
     columns = e.contract(e.permute(_kernel_rows(e, w, groups), (0, 2, 1)),
                          _image_rows(e, g, groups))
     parts = e.permute(e.reshape(columns, (channels, kh, kw, n, height, width)),
@@ -248,6 +346,13 @@ def _conv_input_lower(e: Any, g: Any, w: Any, stride: Pair, padding: Pair, dilat
 def _conv_weight_lower(e: Any, x: Any, g: Any, stride: Pair, padding: Pair, dilation: Pair,
                        groups: int, kernel: Pair) -> Any:
     height, width = g.shape[2:]
+    if _direct(x.dtype, g.shape[1] // groups, x.shape, g.shape, kernel):
+        axes = [e.straight(*sizes) for sizes in zip((height, width), kernel, stride, padding,
+                                                    dilation, strict=True)]
+        return e.correlate(_grouped(e, x, groups), _grouped(e, g, groups), *axes, kernel)
+    if _thin(x.dtype, g.shape[1] // groups, x.shape[1] // groups * kernel[0] * kernel[1], x.shape,
+             g.shape, kernel):
+        return _thin_weight(e, x, g, kernel, stride, padding, dilation, groups)
     columns = _columns_lower(e, x, kernel, stride, padding, dilation, groups, height, width)
     w = e.contract(_image_rows(e, g, groups), columns)
     return e.reshape(w, (g.shape[1], x.shape[1] // groups, *kernel))
@@ -265,6 +370,47 @@ def _unwindows_lower(e: Any, parts: Any, kernel: Pair, stride: Pair, dilation: P
             w = e.axis(3, part.shape).times(stride[1]).plus(j * dilation[1])
             pieces.append((part, (e.axis(0, part.shape), e.axis(1, part.shape), h, w)))
     return e.assemble(shape, parts.dtype, pieces, fill=True, add=True)
+
+
+def _unpooled(e: Any, x: Any, kernel: Pair, stride: Pair, dilation: Pair,
+              shape: tuple[int, ...]) -> Any:
+    """(N, C, H', W', kh·kw) added up where they came from. Where they are zeros but for one number
+    in each window, at an argmax, these alone are added."""
+    if not _one_in_each(x):
+        parts = e.reshape(x, (*x.shape[:4], *kernel))
+        return _unwindows_lower(e, parts, kernel, stride, dilation, shape)
+    source, where = x.inputs
+    height, width = x.shape[2:4]
+    if stride == kernel and dilation == (1, 1) and shape[2:] == (height * kernel[0],
+                                                                 width * kernel[1]):
+        # Windows side by side: each place of the image looks whether it is the one.
+        apart = (*shape[:2], height, kernel[0], width, kernel[1])
+        here = tuple([e.axis(d, apart) for d in (0, 1, 2, 4)])
+        spread = [e.view(one, apart, (*here, here[0].times(0))) for one in (where, source)]
+
+        def chosen(f: Any, i: Any, g: Any, row: Any, column: Any) -> Any:
+            return f.select(f.eq(i, row * kernel[1] + column), g, f.const(0, g))
+
+        y = e.map("at_argmax", chosen, *spread, e.count(apart, 3), e.count(apart, 5),
+                  dtype=source.dtype, cost=4, key=kernel)
+        return e.reshape(y, shape)
+    places = []
+    for axis in (0, 1):
+        # the place in the image: where the window begins, and how far in it the argmax is
+        def place(f: Any, i: Any, n: Any, axis: int = axis) -> Any:
+            return n * stride[axis] + split_index(f, i, kernel)[axis] * dilation[axis]
+
+        places.append(e.map("place_in_image", place, where, e.count(where.shape, 2 + axis),
+                            dtype=where.dtype, cost=6, key=(axis, kernel, stride, dilation)))
+    return e.scatter(None, shape, source, [e.axis(0, where.shape), e.axis(1, where.shape), *places],
+                     True, False, "max_pool2d")
+
+
+def _one_in_each(x: Any) -> bool:
+    """Are these zeros with one number put along the last axis, at an argmax of as many places?"""
+    return bool(x.kind == "scatter" and not x.what[-1] and x.inputs[0].shape[-1] == 1
+                and [affine is None for affine in x.what[0]] == [False] * 4 + [True]
+                and at_argmax(x.inputs[1], x.shape[-1]))
 
 
 def _windows_lower(e: Any, x: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Any:
@@ -337,7 +483,6 @@ unwindows = linear("unwindows", eval=_unwindows,
     samples=lambda rng: [((rng.normal(size=(1, 2, 2, 2, 6)),),
                           {"kernel": (2, 3), "stride": (2, 1), "dilation": (1, 2),
                            "size": (5, 6)})],
-    lower=lambda e, x, kernel, stride, dilation, size: _unwindows_lower(
-        e, e.reshape(x, (*x.shape[:4], *kernel)), kernel, stride, dilation,
-        (*x.shape[:2], *size)),
+    lower=lambda e, x, kernel, stride, dilation, size: _unpooled(
+        e, x, kernel, stride, dilation, (*x.shape[:2], *size)),
     doc="Windows added up where they came from.")

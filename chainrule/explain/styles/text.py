@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.types import type_of
-
-from .derive import BackwardStep, Derivation, ForwardStep, Place
-from .numbers import Style
+from chainrule.explain.derive import BackwardStep, Derivation, ForwardStep, Place
+from chainrule.explain.numbers import Style
 
 CODES = {"bold": "1", "dim": "2", "cyan": "36", "green": "32"}
 Paint = Callable[..., str]
@@ -155,16 +154,37 @@ def steps(all_steps: Sequence[ForwardStep | BackwardStep], width: int, paint: Pa
             place = step.place
         lines += laid_out(one, name_width, widths if aligned else None,
                           for_remark, room, paint)
+        lines += [paint(line, "dim") for line in along_paths(step, width)]
     return lines
 
 
-def row(step: ForwardStep | BackwardStep) -> Row:
-    """What is printed of a step; a side that repeats the one before it is left out."""
+def along_paths(step: ForwardStep | BackwardStep, width: int) -> list[str]:
+    """The product along each path from the loss, where paths meet: together they are the sum."""
+    products = step.products if isinstance(step, BackwardStep) else ()
+    trails = [" → ".join(one.through) for one in products]
+    wide = max(map(len, trails), default=0)
+    lines = []
+    for trail, one in zip(trails, products, strict=True):
+        line = f"        {trail:<{wide}}   {one.numbers} = {one.result}"
+        lines += [line] if len(line) <= width else [
+            *wrapped(trail, width, " " * 8), *wrapped(f"{one.numbers} = {one.result}", width,
+                                                      " " * 12)]
+    return lines
+
+
+def sides_of(step: ForwardStep | BackwardStep) -> list[str]:
+    """Formula, numbers and result; a side that repeats the one before it is left out."""
+    if isinstance(step, BackwardStep) and not step.number and not step.terms:
+        return [step.result]
     sides = [step.formula]
-    if step.numbers != step.formula:
-        sides.append(step.numbers)
-    if step.result != sides[-1]:
-        sides.append(step.result)
+    for side in (step.numbers, step.result):
+        if side != sides[-1]:
+            sides.append(side)
+    return sides
+
+
+def row(step: ForwardStep | BackwardStep) -> Row:
+    """What is printed of a step: its number, its name, the sides of the equation, a remark."""
     name, remark = step.name, ""
     if isinstance(step, BackwardStep):
         if step.path:
@@ -172,9 +192,9 @@ def row(step: ForwardStep | BackwardStep) -> Row:
         if step.local is not None:
             remark = f"{step.local.name} = {step.local.result}"
         if not step.number and not step.terms:
-            sides, remark = [step.result], "the start"
+            remark = "the start"
     number = str(step.number) if step.number and not getattr(step, "terms", ()) else ""
-    return number, name, sides, remark
+    return number, name, sides_of(step), remark
 
 
 def parts_width(one: Row) -> list[int]:

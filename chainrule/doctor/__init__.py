@@ -1,0 +1,33 @@
+"""Why does my network not learn? The line, the cause, the numbers, the cure.
+
+    with cr.doctor.watch(model, optimizer) as seen:
+        ...                                   # the training loop
+    print(seen.report)
+"""
+
+from __future__ import annotations
+
+from .asking import Answer, Blame, blame, why_none, why_zero
+from .checking import check
+from .finding import Finding
+from .report import Report
+from .rule import RULES, Rule
+from .watching import SILENCED, DoctorWarning, Watch, watch
+
+__all__ = [
+    "Answer", "Blame", "DoctorWarning", "Finding", "Report", "Rule", "Watch", "blame", "check",
+    "rules", "silence", "watch", "why_none", "why_zero",
+]
+
+
+def rules() -> dict[str, Rule]:
+    """All rules by id."""
+    return dict(RULES)
+
+
+def silence(*ids: str) -> None:
+    """These rules are not applied any more in this process."""
+    unknown = [name for name in ids if name not in RULES]
+    if unknown:
+        raise ValueError(f"{unknown!r}: there are no such rules; cr.doctor.rules() lists them")
+    SILENCED.update(ids)

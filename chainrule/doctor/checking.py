@@ -1,0 +1,76 @@
+"""`check`: one look before training, on one batch, that changes nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from chainrule.core.errors import ChainruleError
+from chainrule.nn import Module
+from chainrule.optim import Optimizer
+from chainrule.tensor import Tensor
+
+from .keeping import kept, reached
+from .report import Report
+from .watching import Watch
+
+STEPS = 4           # enough for rules that compare one step with the next
+
+
+def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None = None,
+          steps: int = STEPS, silence: Iterable[str] = ()) -> Report:
+    """Looks at a training step or a model on one batch; nothing of yours is changed.
+
+    what   a function that does one training step, step(*batch); or a module
+    batch  what it is called with. With a module and a `loss`, the last one is the target:
+           loss(module(*batch[:-1]), batch[-1]). Without a `loss`, the mean of the output counts
+    steps  how many steps are tried; weights, gradients, optimiser, modes, buffers and random
+           numbers are put back afterwards
+
+    >>> import chainrule as cr
+    >>> model = cr.nn.Sequential(cr.nn.Linear(3, 8), cr.nn.ReLU(), cr.nn.Linear(8, 1))
+    >>> x, y = cr.randn(16, 3), cr.randn(16, 1)
+    >>> cr.doctor.check(model, x, y, loss=cr.nn.MSELoss()).ok
+    True
+    """
+    if len(batch) == 1 and isinstance(batch[0], (tuple, list)):
+        batch = tuple(batch[0])
+    if isinstance(what, Module):
+        run = _step_of(what, batch, loss)
+        modules: list[Module] = [what]
+        optimizers: list[Optimizer] = []
+    else:
+        if loss is not None:
+            raise TypeError("check(step, ..., loss=...): the step computes its own loss; loss= "
+                            "belongs to a module")
+        run = what
+        modules, optimizers = reached(what)
+    watching = Watch(modules, optimizers, every=1, warn=False, silence=silence)
+    watching.run.batch = batch
+    with kept(modules, optimizers), warnings.catch_warnings(), watching:
+        warnings.simplefilter("ignore")
+        for _ in range(steps):
+            try:
+                run(*batch)
+            except ChainruleError as error:
+                watching.run.error = error
+                break
+            if isinstance(what, Module):
+                watching.next()
+    return watching.report
+
+
+def _step_of(model: Module, batch: tuple[Any, ...], loss: Callable[..., Any] | None
+             ) -> Callable[..., None]:
+    def step(*batch: Any) -> None:
+        model.zero_grad()
+        if loss is None:
+            y = model(*batch)
+            y = y[0] if isinstance(y, tuple) else y
+            value = y.mean() if isinstance(y, Tensor) else y
+        else:
+            value = loss(model(*batch[:-1]), batch[-1])
+        value.backward()
+
+    return step

@@ -1,0 +1,119 @@
+"""The graph of one loss as rules ask about it: who made this, who reads it, how steep it is.
+
+Nothing here knows an operation by name; rules that do say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from chainrule.autodiff.reverse import reachable, reverse
+from chainrule.core.node import Node
+from chainrule.core.record import UNREAD
+
+Array = np.ndarray[Any, Any]
+
+# Rearrangements, through which one looks for what was computed.
+PASSING = frozenset(("reshape", "transpose", "broadcast", "cast", "identity", "slice", "squeeze",
+                     "unsqueeze", "flip", "index"))
+
+
+def edges(node: Node) -> list[Node]:
+    """The nodes that a gradient goes to from this one."""
+    return [] if node.plan is UNREAD else [edge for edge in node.inputs if edge is not None]
+
+
+class Graph:
+    """What a backward pass is about to walk over, and what the tape keeps until then.
+
+    `order` are all nodes, operands before results; `saved` and `outs` their operands and results as
+    the tape kept them: the pass drops these from the nodes.
+    """
+
+    def __init__(self, roots: list[tuple[Node, Any]]) -> None:
+        self.roots = roots
+        self.order: list[Node] = reachable([node for node, _ in roots])[::-1]
+        self.saved: dict[Node, tuple[Any, ...]] = {node: node.saved for node in self.order}
+        self.outs: dict[Node, Any] = {node: node.out for node in self.order
+                                      if node.prim is not None}
+
+    @property
+    def root(self) -> Node:
+        return self.roots[0][0]
+
+    @cached_property
+    def leaves(self) -> list[Node]:
+        return [node for node in self.order if node.prim is None]
+
+    @cached_property
+    def values(self) -> dict[Node, Array]:
+        """The value of each node, where it or one of its readers kept it."""
+        found: dict[Node, Array] = {}
+        for node in self.order:
+            if type(self.outs.get(node)) is np.ndarray:
+                found[node] = self.outs[node]
+            for value, edge in zip(self.saved[node], node.inputs, strict=False):
+                if edge is not None and type(value) is np.ndarray and value.shape == edge.shape:
+                    found.setdefault(edge, value)
+        return found
+
+    @cached_property
+    def readers(self) -> dict[Node, list[Node]]:
+        found: dict[Node, list[Node]] = {}
+        for node in self.order:
+            for edge in edges(node):
+                found.setdefault(edge, []).append(node)
+        return found
+
+    def named(self, *names: str) -> Iterator[Node]:
+        """The applications of rows with these names."""
+        return (node for node in self.order if node.name in names)
+
+    def maker(self, node: Node | None, passing: Iterable[str] = PASSING) -> Node | None:
+        """What computed a node, seen through rearrangements."""
+        while node is not None and node.name in passing:
+            inner = edges(node)
+            node = inner[0] if inner else None
+        return node
+
+    @cached_property
+    def gradients(self) -> dict[Node, Array]:
+        """∂L/∂node of every node, by one more backward pass that touches nothing."""
+        found = reverse(self.roots, self.order, retain_graph=True)
+        return {node: np.asarray(g) for node, g in found.items()}
+
+    @cached_property
+    def bends(self) -> list[Node]:
+        """The activations: elementwise, of one tracked array, with a slope that is not constant."""
+        return [node for node in self.order if self._bends(node)]
+
+    def _bends(self, node: Node) -> bool:
+        prim = node.prim
+        if (prim is None or prim.kind not in ("elementwise", "composite")
+                or len(edges(node)) != 1 or "axis" in node.params):
+            return False
+        arrays = [x for x in self.saved[node] if hasattr(x, "shape")]
+        reads = node.plan is not None and (2 in node.plan.inputs or node.plan.output == 2)
+        return (reads and len(arrays) == 1 and node.shape == edges(node)[0].shape
+                and len(node.shape) > 1)
+
+    def slopes(self, node: Node) -> Array | None:
+        """The local derivative of an elementwise node at each element, by its own rule.
+
+        None if the tape did not keep what the rule reads.
+        """
+        number = next((i for i, edge in enumerate(node.inputs) if edge is not None), None)
+        pull = None if node.prim is None or number is None else node.prim.array_pulls[number]
+        if pull is None or node.plan is None:
+            return None
+        y, saved = self.outs.get(node), self.saved[node]
+        read = [x for level, x in zip(node.plan.inputs, saved, strict=False) if level == 2]
+        if any(isinstance(x, Node) for x in read) or len(saved) < len(node.inputs):
+            return None
+        with np.errstate(all="ignore"):
+            return np.asarray(pull(np.ones(node.shape, node.dtype), node if y is None else y,
+                                   *saved, **node.params))

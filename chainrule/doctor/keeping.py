@@ -1,0 +1,92 @@
+"""Trying something on the user's own objects and leaving no trace of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from chainrule import random
+from chainrule.nn import Module
+from chainrule.optim import Optimizer
+from chainrule.tensor import Tensor
+
+
+@contextmanager
+def kept(modules: list[Module], optimizers: list[Optimizer]) -> Iterator[None]:
+    """What the block does to parameters, buffers, gradients, modes, optimisers and random numbers
+    is taken back when it ends, in place: views and other holders of the same memory see it too.
+    """
+    tensors: dict[int, Tensor] = {}
+    parts = [part for module in modules for part in module.modules()]
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensors[id(tensor)] = tensor
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for tensor in group["params"]:
+                tensors[id(tensor)] = tensor
+    values = [(t, np.array(t._value), t._grad,
+               None if t._grad is None else np.array(t._grad._value)) for t in tensors.values()]
+    buffers = [(part, dict(part._buffers)) for part in parts]
+    modes = [(part, part.training) for part in parts]
+    states = [(o, o.state_dict(), _copied(o.state_dict()), dict(o.state)) for o in optimizers]
+    seeds = random.get_rng_state()
+    try:
+        yield
+    finally:
+        random.set_rng_state(seeds)
+        for tensor, value, gradient, numbers in values:
+            if tensor._value.shape == value.shape:
+                tensor._value[...] = value
+            tensor._grad = gradient
+            if gradient is not None:
+                gradient._value[...] = numbers
+        for part, own in buffers:
+            for name, buffer in own.items():
+                if part._buffers.get(name) is not buffer:
+                    setattr(part, name, buffer)
+        for part, mode in modes:
+            if part.training is not mode:
+                part.training = mode
+        for optimizer, _, saved, had in states:
+            optimizer.load_state_dict(saved)
+            if not had:
+                optimizer.state.clear()
+
+
+def _copied(state: Any) -> Any:
+    """A state dict with tensors of its own."""
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_copied(value) for value in state]
+    return state.detach().clone() if isinstance(state, Tensor) else state
+
+
+def reached(function: Callable[..., Any]) -> tuple[list[Module], list[Optimizer]]:
+    """The modules and optimisers that a function reaches: its own, its closure's, its globals'."""
+    things: list[Any] = [function, getattr(function, "__self__", None)]
+    inner = inspect.unwrap(function)
+    inner = getattr(inner, "function", inner)          # of a compiled function
+    if inspect.ismethod(inner):
+        things.append(inner.__self__)
+        inner = inner.__func__
+    if inspect.isfunction(inner):
+        found = inspect.getclosurevars(inner)
+        things += [*found.nonlocals.values(), *found.globals.values()]
+        things += [*(inner.__defaults__ or ()), *(inner.__kwdefaults__ or {}).values()]
+    for thing in list(things):
+        if isinstance(thing, (list, tuple)):
+            things += thing
+        elif isinstance(thing, dict):
+            things += thing.values()
+        elif hasattr(thing, "__dict__") and not isinstance(thing, (Module, type)) and not (
+                inspect.ismodule(thing) or inspect.isroutine(thing)):
+            things += vars(thing).values()
+    modules = {id(x): x for x in things if isinstance(x, Module)}
+    optimizers = {id(x): x for x in things if isinstance(x, Optimizer)}
+    return list(modules.values()), list(optimizers.values())

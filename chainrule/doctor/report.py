@@ -1,0 +1,58 @@
+"""What was found, as text and as data."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .finding import Finding
+
+if TYPE_CHECKING:
+    from .history import Run
+
+
+class Report:
+    """Findings, the gravest first. `ok`: none of error level. `str()` is the text."""
+
+    def __init__(self, findings: Sequence[Finding], run: Run) -> None:
+        self.findings = list(findings)
+        self.run = run
+
+    @property
+    def ok(self) -> bool:
+        return not any(f.severity == "error" for f in self.findings)
+
+    def text(self, width: int = 100) -> str:
+        """One block for each finding: what, where, why, and what to write instead."""
+        steps = self.run.count - (not self.run.latest.events if self.run.steps else 0)
+        seen = f"{steps} step{'' if steps == 1 else 's'} seen"
+        if not self.findings:
+            return f"nothing found: {seen}"
+        blocks = []
+        for f in self.findings:
+            where = ""
+            if f.place.file:
+                where = f"  {os.path.basename(f.place.file)}:{f.place.line}  {f.place.source()}"
+            lines = textwrap.wrap(f"{f.rule} {f.severity}: {f.what}", width)
+            lines += [where] if where else []
+            lines += textwrap.wrap(f.why, width, initial_indent="  ", subsequent_indent="  ")
+            lines += ["  cure:", *[f"      {line}" for line in f.cure.split("\n")]]
+            blocks.append("\n".join(lines))
+        return "\n\n".join([*blocks, seen])
+
+    def to_json(self) -> str:
+        return json.dumps({"findings": [f.to_dict() for f in self.findings],
+                           "steps": self.run.count}, indent=1, default=_plain)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return self.text()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)

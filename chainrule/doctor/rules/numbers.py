@@ -1,0 +1,190 @@
+"""Rules about numbers that are none: CR5xx."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from chainrule.core.node import Node
+from chainrule.core.types import type_of
+from chainrule.doctor.finding import Finding
+from chainrule.doctor.graph import edges
+from chainrule.doctor.history import Run
+from chainrule.doctor.rule import rule
+
+from .programs import LOOP, MSE, OPTIMIZER, REGRESSION
+
+CURES = {
+    "log": "cr.log(x.clamp(min=1e-6))            # or log_softmax, logsigmoid, log1p",
+    "div": "a / (b + 1e-6)                       # or (a / b) only where b is not 0",
+    "sqrt": "(x + 1e-8).sqrt()                    # the slope of √ at 0 is infinite",
+    "exp": "cr.exp(x.clamp(max=60))              # or logsumexp, softmax, sigmoid",
+    "pow": "(x.abs() + 1e-8) ** p                # a root of a negative number is no number",
+}
+
+
+def _range(x: Any) -> str:
+    finite = x[np.isfinite(x)]
+    text = f"{type_of(x)} in [{finite.min():.3g}, {finite.max():.3g}]" if finite.size else str(
+        type_of(x))
+    bad = int(x.size - finite.size)
+    return f"{text}, {bad} of {x.size} not finite" if bad else text
+
+
+def _bad(x: Any) -> bool:
+    return type(x) is np.ndarray and x.dtype.kind == "f" and not np.isfinite(x).all()
+
+
+@rule("CR501", "a number that is none, in the forward pass", example=REGRESSION + OPTIMIZER + """
+for step in range(3):
+    optimizer.zero_grad()
+    loss = (cr.log(model(x)) ** 2).mean()
+    loss.backward()
+    optimizer.step()
+""", cured=REGRESSION + OPTIMIZER + """
+for step in range(3):
+    optimizer.zero_grad()
+    loss = (cr.log(nn.functional.softplus(model(x)) + 1e-6) ** 2).mean()
+    loss.backward()
+    optimizer.step()
+""")
+def first_in_forward(run: Run) -> Iterator[Finding]:
+    """NaN or ∞: the first operation whose result has one while its operands have none.
+
+    Everything computed from it is NaN too, so only the first is of interest.
+    """
+    graph = run.latest.graph
+    if graph is None or run.latest.loss is None or np.isfinite(run.latest.loss):
+        return
+    for node in graph.order:
+        value = graph.values.get(node)
+        if value is None or not _bad(value) or node.prim is None:
+            continue
+        if any(_bad(x) for x in graph.saved[node]) or any(
+                _bad(graph.values.get(edge)) for edge in edges(node)):
+            return                                # it came from outside: CR502
+        given = ", ".join(_range(x) for x in graph.saved[node] if type(x) is np.ndarray)
+        kind = "NaN" if np.isnan(value).any() else "∞"
+        yield Finding(
+            "CR501", "error",
+            f"{node.name} makes the first {kind}: {int((~np.isfinite(value)).sum())} of "
+            f"{value.size} results, of {given or 'operands that were not kept'}.",
+            "Every number computed from it is lost, and after one step so are the weights.",
+            CURES.get(node.name, "# keep its operands where it is defined"), node.origin,
+            subject=node.origin.module, evidence={"operation": node.name},
+            step=run.latest.number)
+        return
+
+
+@rule("CR502", "the data hold a number that is none", example=REGRESSION + """
+x[3, 1] = float("nan")
+""" + OPTIMIZER + MSE + LOOP, cured=REGRESSION + OPTIMIZER + MSE + LOOP)
+def in_the_data(run: Run) -> Iterator[Finding]:
+    """An input or target that was given has NaN or ∞ in it."""
+    graph = run.latest.graph
+    if graph is None:
+        return
+    for node in graph.order:
+        for value, edge in zip(graph.saved[node], node.inputs, strict=False):
+            if edge is None and _bad(value):
+                # −∞ is what masks are made of
+                if not np.isnan(value).any() and (value[~np.isfinite(value)] < 0).all():
+                    continue
+                count = int((~np.isfinite(value)).sum())
+                first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(value)))
+                yield Finding(
+                    "CR502", "error",
+                    f"an array given to {node.name}, {type_of(value)}, has {count} numbers that "
+                    f"are NaN or ∞, the first at {list(first)}.",
+                    "One of them makes the loss and every gradient NaN.",
+                    "x = cr.nan_to_num(x)      # or leave those rows out", node.origin,
+                    evidence={"count": count, "first": list(first)}, step=run.latest.number)
+                return
+
+
+@rule("CR503", "a number that is none, in the backward pass", example="""
+import chainrule as cr
+from chainrule import nn
+
+cr.manual_seed(0)
+x = cr.randn(16, 3)
+model = nn.Linear(3, 3)
+optimizer = cr.optim.SGD(model.parameters(), lr=0.05)
+for step in range(2):
+    optimizer.zero_grad()
+    y = model(x)
+    distance = ((y - y) ** 2).sum(1).sqrt()
+    loss = (distance + y.pow(2).sum(1)).mean()
+    loss.backward()
+    optimizer.step()
+""", cured="""
+import chainrule as cr
+from chainrule import nn
+
+cr.manual_seed(0)
+x = cr.randn(16, 3)
+model = nn.Linear(3, 3)
+optimizer = cr.optim.SGD(model.parameters(), lr=0.05)
+for step in range(2):
+    optimizer.zero_grad()
+    y = model(x)
+    distance = (((y - y) ** 2).sum(1) + 1e-8).sqrt()
+    loss = (distance + y.pow(2).sum(1)).mean()
+    loss.backward()
+    optimizer.step()
+""")
+def first_in_backward(run: Run) -> Iterator[Finding]:
+    """The loss is finite, a gradient is not: the operation where it stopped being finite.
+
+    Found by one more backward pass that looks at every node: the last one whose own gradient is
+    finite while an operand's is not.
+    """
+    step = run.latest
+    graph = step.graph
+    if graph is None or step.loss is None or not np.isfinite(step.loss):
+        return
+    if all(p.gradient is None or p.gradient.finite for p in step.parameters.values()):
+        return
+    gradients = graph.gradients
+    worst: Node | None = None
+    for node in reversed(graph.order):
+        g = gradients.get(node)
+        if g is None or _bad(g):
+            continue
+        if any(_bad(gradients.get(edge)) for edge in edges(node)):
+            worst = node
+            break
+    if worst is None:
+        return
+    given = ", ".join(_range(x) for x in graph.saved[worst] if type(x) is np.ndarray)
+    yield Finding(
+        "CR503", "error",
+        f"the gradient stops being finite at {worst.name}: what arrives is finite, what it hands "
+        f"on is not (operands {given or 'not kept'}).",
+        "After the next step the weights are NaN.",
+        CURES.get(worst.name, "# keep its operands away from where its slope is infinite"),
+        worst.origin, subject=worst.origin.module, evidence={"operation": worst.name},
+        step=step.number)
+
+
+@rule("CR504", "the loss explodes", after=2, example=REGRESSION + """
+optimizer = cr.optim.SGD(model.parameters(), lr=30.0)
+""" + MSE + LOOP, cured=REGRESSION + OPTIMIZER + MSE + LOOP)
+def exploded(run: Run) -> Iterator[Finding]:
+    """The loss is more than 1,000 times the first one and still rising: the steps are too long.
+
+    The line is that of the optimiser's step. Where a single operation makes a NaN, CR501 says so.
+    """
+    losses = [x for x in run.losses if np.isfinite(x)]
+    if len(losses) < 3 or not abs(losses[-1]) > 1000 * max(abs(losses[0]), 1e-8):
+        return
+    rate = max(run.latest.rates, default=0.0)
+    yield Finding(
+        "CR504", "error",
+        f"the loss went from {losses[0]:.3g} to {losses[-1]:.3g} in {len(run.losses)} steps.",
+        "Each step goes further past the valley than the one before.",
+        f"lr={float(f'{rate / 30:.1g}'):g}      # a thirtieth, or clip_grad_norm_",
+        run.latest.place("step"), subject="learning rate",
+        evidence={"first": losses[0], "last": losses[-1]}, step=run.latest.number)
