@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chainrule.compiler import build
-from chainrule.compiler.contract import Contraction, Program, contraction
+from chainrule.compiler.machine import build
+from chainrule.compiler.products.contract import Contraction, Program, contraction
 
 SECONDS = 4e-4  # of a run, and at least one product
 ROUNDS = 25

@@ -7,6 +7,7 @@ import builtins
 
 from . import autograd as autograd
 from . import data as data
+from . import doctor as doctor
 from . import explain as explain
 from . import func as func
 from . import io as io
@@ -20,9 +21,9 @@ from .autograd import is_grad_enabled as is_grad_enabled
 from .autograd import is_inference_mode_enabled as is_inference_mode_enabled
 from .autograd import no_grad as no_grad
 from .autograd import set_grad_enabled as set_grad_enabled
-from .compiler.threads import get_num_threads as get_num_threads
-from .compiler.threads import num_threads as num_threads
-from .compiler.threads import set_num_threads as set_num_threads
+from .compiler.workers.threads import get_num_threads as get_num_threads
+from .compiler.workers.threads import num_threads as num_threads
+from .compiler.workers.threads import set_num_threads as set_num_threads
 from .core.config import settings as settings
 from .core.types import bool_ as _bool_
 from .core.types import float16 as _float16

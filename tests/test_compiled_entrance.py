@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule.compiler import compile_graph, entrance
+from chainrule.compiler import compile_graph
+from chainrule.compiler.machine import entrance
 from chainrule.core.graph import trace
 from chainrule.core.types import ArrayType
 

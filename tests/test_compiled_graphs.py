@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule.compiler import compile_graph, group
+from chainrule.compiler import compile_graph
+from chainrule.compiler.kernels import group
 from chainrule.core.errors import ChainruleError
 from chainrule.core.graph import Graph, trace
 from chainrule.core.types import ArrayType

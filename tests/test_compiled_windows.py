@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule.compiler import build, contract_window, executable
-from chainrule.compiler.arrays import Arrays
-from chainrule.compiler.contract_image import Spec
-from chainrule.compiler.index import in_order, strides_of
-from chainrule.compiler.windows import Windows, straight, unwound
+from chainrule.compiler import executable
+from chainrule.compiler.arrays.arrays import Arrays
+from chainrule.compiler.arrays.index import in_order, strides_of
+from chainrule.compiler.arrays.windows import Windows, straight, unwound
+from chainrule.compiler.machine import build
+from chainrule.compiler.products import window as contract_window
+from chainrule.compiler.products.image import Spec
 from chainrule.nn import functional as F
 from chainrule.prims import window
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from chainrule.compiler import build
-from chainrule.compiler.contract import Contraction, Program, contraction
+from chainrule.compiler.machine import build
+from chainrule.compiler.products.contract import Contraction, Program, contraction
 
 Array = np.ndarray[Any, Any]
 

@@ -16,9 +16,16 @@ import numpy as np
 import pytest
 
 import chainrule  # noqa: F401  (fills the table)
-from chainrule.compiler import build
-from chainrule.compiler.math import FLOAT32_ULP, FLOAT64_ULP
-from chainrule.compiler.registers import MATHEMATICS, MEMORY, REGISTER, Lane, Registers, vector
+from chainrule.compiler.lanes.functions import FLOAT32_ULP, FLOAT64_ULP
+from chainrule.compiler.lanes.registers import (
+    MATHEMATICS,
+    MEMORY,
+    REGISTER,
+    Lane,
+    Registers,
+    vector,
+)
+from chainrule.compiler.machine import build
 from chainrule.core.primitive import TABLE
 from chainrule.core.types import (
     ArrayType,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.compiler import build, cache, link, split
+from chainrule.compiler.machine import build, cache, link, split
 from chainrule.core.config import settings
 from chainrule.core.errors import BuildError
 
@@ -193,7 +193,8 @@ def test_assembly_keeps_the_vectors_of_the_text() -> None:
 
 
 def test_without_llvmlite_the_error_says_what_to_install() -> None:
-    code = ("import sys\nsys.modules['llvmlite'] = None\nfrom chainrule.compiler import build\n"
+    code = ("import sys\nsys.modules['llvmlite'] = None\n"
+            "from chainrule.compiler.machine import build\n"
             "try:\n    build.load('')\nexcept ImportError as error:\n    print(error)")
     done = python(code, CHAINRULE_CACHE="false")
     assert "pip install llvmlite" in done.stdout and done.stderr == ""
@@ -268,7 +269,8 @@ def entries(folder: Path) -> list[Path]:
 
 
 def test_a_second_process_compiles_nothing(folder: Path) -> None:
-    code = (f"import sys\nfrom chainrule.compiler import build, cache\nbuild.load({ADD!r})\n"
+    code = ("import sys\nfrom chainrule.compiler.machine import build, cache\n"
+            f"build.load({ADD!r})\n"
             "print('llvmlite' in sys.modules, cache.report.hits, cache.report.stored)")
     assert python(code).stdout == "True 0 2\n"  # the code and the description of the machine
     assert len(entries(folder)) == 2
@@ -345,7 +347,8 @@ def test_unusable_directories_are_no_error(tmp_path: Path) -> None:
 
 
 def test_no_home_directory_and_no_cache() -> None:
-    code = f"from chainrule.compiler import build\nprint(build.load({ADD!r}).address('add') > 0)"
+    code = ("from chainrule.compiler.machine import build\n"
+            f"print(build.load({ADD!r}).address('add') > 0)")
     for home in ("", "/nowhere", "relative"):
         done = python(code, HOME=home, XDG_CACHE_HOME="", CHAINRULE_CACHE_DIR="/proc/none")
         assert (done.stdout, done.stderr) == ("True\n", ""), home
@@ -356,7 +359,7 @@ def test_no_home_directory_and_no_cache() -> None:
 
 BURST = """
 import sys, random
-from chainrule.compiler import cache
+from chainrule.compiler.machine import cache
 random.seed(int(sys.argv[1]))
 bad = 0
 while True:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.compiler import build, pool, threads
+from chainrule.compiler.machine import build
+from chainrule.compiler.workers import pool, threads
 from chainrule.core.config import settings
 from chainrule.core.errors import SettingError
 
@@ -408,7 +409,7 @@ def test_how_many_threads() -> None:
         with pytest.raises(SettingError, match="from 1 to 64"):
             threads.set_num_threads(wrong)  # type: ignore[arg-type]
     assert threads.get_num_threads() == before
-    code = "from chainrule.compiler import threads\nprint(threads.get_num_threads())"
+    code = "from chainrule.compiler.workers import threads\nprint(threads.get_num_threads())"
     assert python(code, CHAINRULE_NUM_THREADS="5").stdout == "5\n"
     wrong = python(code, CHAINRULE_NUM_THREADS="many").stderr
     assert "num_threads = 'many' is not legal" in wrong

@@ -203,8 +203,8 @@ def test_a_compiled_step_is_seen_as_the_eager_one(id):
     head, _, body = program.partition("for step in range(")
     count, _, body = body.partition("):\n")
     inside, _, _ = body.partition("\n\n")
-    compiled = f"{head}@cr.compile\ndef training_step():\n{inside}\n\n" \
-               f"for step in range({count} + 20):\n    training_step()\n"
+    compiled = (f"{head}@cr.compile\ndef training_step():\n{inside}\n\n"
+                f"for step in range({count} + 20):\n    training_step()\n")
     found = [seen(text, f"{id}_{kind}") for text, kind in ((program, "eager"),
                                                           (compiled, "compiled"))]
     assert [f.rule for f in found[0].findings] == [f.rule for f in found[1].findings]

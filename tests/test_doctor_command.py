@@ -49,7 +49,7 @@ def test_silenced(tmp_path):
         tmp_path, RULES["CR101"].example)).returncode == 0
 
 
-@pytest.mark.parametrize("words, text", [
+@pytest.mark.parametrize(("words", "text"), [
     (["nothing.py"], "there is no file nothing.py"),
     ([], "which program?"),
     (["--rule", "CR999"], "--rules lists them"),

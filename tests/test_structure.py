@@ -153,6 +153,22 @@ def test_imports_go_down_only() -> None:
     assert not upwards, "\n".join(upwards)
 
 
+# The folders of the compiler, in the order of docs/architecture.md; what lies above them is last.
+STAGES = ("machine", "workers", "lanes", "arrays", "products", "kernels", "text")
+
+
+def test_the_stages_of_the_compiler_know_only_those_before_them() -> None:
+    def stage(module: str) -> int:
+        name = module.removeprefix("chainrule.compiler.").split(".")[0]
+        return STAGES.index(name) if name in STAGES else len(STAGES)
+
+    inside = [one for one in OURS if one.module.startswith("chainrule.compiler.")
+              and one.target.startswith("chainrule.compiler")]
+    assert {stage(one.module) for one in inside} == set(range(len(STAGES) + 1))
+    upwards = [str(one) for one in inside if stage(one.target) > stage(one.module)]
+    assert not upwards, "\n".join(upwards)
+
+
 def test_only_jit_knows_the_compiler() -> None:
     curious = [
         str(one)

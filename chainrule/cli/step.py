@@ -147,5 +147,5 @@ def _typical(times: deque[float]) -> float | None:
 
 def _cache_counts() -> tuple[int, int]:
     """(hits, misses) of the cache of machine code. It is imported by the first compilation."""
-    cache: Any = sys.modules.get("chainrule.compiler.cache")
+    cache: Any = sys.modules.get("chainrule.compiler.machine.cache")
     return (cache.report.hits, cache.report.misses) if cache else (0, 0)

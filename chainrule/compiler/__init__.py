@@ -16,8 +16,8 @@
 | `verify.py`, `report.py` | what must hold after each; what came out |
 """
 
-from . import math  # noqa: F401  (gives the emitter its functions)
-from .executable import Executable, compile_graph
-from .threads import get_num_threads, num_threads, set_num_threads
+from chainrule.compiler.executable import Executable, compile_graph
+from chainrule.compiler.lanes import functions as math  # noqa: F401  (gives the emitter its functions)
+from chainrule.compiler.workers.threads import get_num_threads, num_threads, set_num_threads
 
 __all__ = ["Executable", "compile_graph", "get_num_threads", "num_threads", "set_num_threads"]

@@ -16,29 +16,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from chainrule.compiler import verify
+from chainrule.compiler.arrays.arrays import Array
+from chainrule.compiler.arrays.index import flat, identity, strides_of
+from chainrule.compiler.arrays.lower import lower
+from chainrule.compiler.kernels import group, memory
+from chainrule.compiler.kernels.kernel import Apply, Kernel, Picked, home_of
+from chainrule.compiler.kernels.schedule import (
+    Schedule,
+    batch_stride,
+    product_operand,
+    product_operands,
+    schedule,
+)
+from chainrule.compiler.lanes.registers import REGISTER
+from chainrule.compiler.machine import build, entrance
+from chainrule.compiler.machine.driver import PRODUCT, WORDS, code
+from chainrule.compiler.products import contract
+from chainrule.compiler.products import image as contract_image
+from chainrule.compiler.products import window as contract_window
+from chainrule.compiler.text.emit import Emitted, emit
+from chainrule.compiler.workers import threads
 from chainrule.core.config import settings
 from chainrule.core.errors import IndexingError
 from chainrule.core.graph import Graph
-
-from . import (
-    build,
-    contract,
-    contract_image,
-    contract_window,
-    entrance,
-    group,
-    memory,
-    threads,
-    verify,
-)
-from .arrays import Array
-from .driver import PRODUCT, WORDS, code
-from .emit import Emitted, emit
-from .index import flat, identity, strides_of
-from .kernel import Apply, Kernel, Picked, home_of
-from .lower import lower
-from .registers import REGISTER
-from .schedule import Schedule, batch_stride, product_operand, product_operands, schedule
 
 # A region of less work than this (in nanoseconds, by estimate) stays on one thread, and no chunk
 # is much smaller.

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from . import build, threads
-from .driver import needed
-from .executable import Executable, describe, grain
-from .kernel import Apply, Kernel
+from chainrule.compiler.executable import Executable, describe, grain
+from chainrule.compiler.kernels.kernel import Apply, Kernel
+from chainrule.compiler.machine import build
+from chainrule.compiler.machine.driver import needed
+from chainrule.compiler.workers import threads
 
 WIDTH = 100
 

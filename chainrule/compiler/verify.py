@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chainrule.compiler.arrays.arrays import Array
+from chainrule.compiler.arrays.index import Affine
+from chainrule.compiler.kernels.kernel import Kernel, Load, Operand, Picked, home_of
+from chainrule.compiler.kernels.schedule import Schedule
 from chainrule.core.errors import GraphError
-
-from .arrays import Array
-from .index import Affine
-from .kernel import Kernel, Load, Operand, Picked, home_of
-from .schedule import Schedule
 
 
 def arrays(outputs: Sequence[Array]) -> None:

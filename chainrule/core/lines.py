@@ -23,4 +23,5 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         return np.empty(shape, dtype)
     memory = np.empty(size + LINE, np.uint8)
     start = -memory.ctypes.data % LINE
-    return memory[start:start + size].view(dtype).reshape(shape)
+    made: np.ndarray[Any, Any] = memory[start:start + size].view(dtype).reshape(shape)
+    return made

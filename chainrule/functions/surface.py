@@ -80,17 +80,12 @@ def axes_of(dim: Any, rank: int, what: str) -> tuple[int, ...]:
     return () if rank == 0 else tuple(builtins.sorted(axes))
 
 
-UNBUILT = ("RNN", "GRU", "LSTM", "Transformer")
-
-
 def unknown_name(module: str, names: list[str]) -> Callable[[str], Any]:
     """A module's `__getattr__`: the error for a name it lacks says which one may be meant."""
     def missing(name: str) -> Any:
         hint = ""
-        if any(name.startswith(one) for one in UNBUILT):
-            hint = ": recurrent layers are not built yet"
-            if name.startswith("Transformer"):
-                hint = ": transformer layers are not built yet; nn.MultiheadAttention is"
+        if name.startswith("Transformer"):
+            hint = ": transformer layers are not built yet; nn.MultiheadAttention is"
         elif not name.startswith("__"):
             close = difflib.get_close_matches(name, names, 3, 0.6)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""

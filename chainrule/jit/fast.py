@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-from chainrule.compiler.entrance import MOST_AXES, Gate
+from chainrule.compiler.machine.entrance import MOST_AXES, Gate
 from chainrule.core.record import new
 from chainrule.tensor import Tensor
 

@@ -44,7 +44,8 @@ def double_softmax(run: Run) -> Iterator[Finding]:
         classes = graph.saved[node][0].shape[-1] if hasattr(graph.saved[node][0], "shape") else 0
         least = math.log(1 + (classes - 1) / math.e) if classes > 1 else 0.0
         yield Finding(
-            "CR401", "error", f"softmax{_in(maker)} is applied before a cross entropy, which applies it again.",
+            "CR401", "error",
+            f"softmax{_in(maker)} is applied before a cross entropy, which applies it again.",
             f"The loss cannot fall below {least:.2f}, and its gradients are a fraction of what "
             "they should be.", "loss = cross_entropy(scores, target)      # raw scores",
             maker.origin, subject=maker.origin.module, evidence={"least": least},

@@ -1,0 +1,1 @@
+"""In which loops it is computed: kernels, their order, their memory."""

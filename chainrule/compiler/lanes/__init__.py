@@ -1,0 +1,1 @@
+"""Values in vector registers, and the elementary functions of them."""

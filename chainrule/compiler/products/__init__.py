@@ -1,0 +1,1 @@
+"""Matrix products and convolutions as LLVM text, generated for their shape."""
