@@ -73,7 +73,7 @@ def test_mistake_is_answered(name):
 @pytest.mark.parametrize(("module", "name", "answer"), [
     (nn, "Liner", "did you mean Linear"), (F, "reluu", "did you mean relu"),
     (cr.optim, "Adamm", "did you mean Adam"), (cr, "arrange", "did you mean arange"),
-    (nn, "LSTM", "recurrent layers are not built yet"),
+    (nn, "LSTN", "did you mean LSTM"),
     (nn, "TransformerEncoder", "not built yet")])
 def test_unknown_name_is_answered(module, name, answer):
     assert not hasattr(module, name)
