@@ -55,7 +55,8 @@ class Context:
                 raise OverwrittenError(
                     f"saved tensor {i} of a custom function was changed in place at {write.origin} "
                     f"by {write.what} before the backward pass could read it.\n"
-                    f"    {write.origin.source()}\nChange a clone() instead.")
+                    f"    {write.origin.source()}\nChange a clone() instead."
+                    ).about("CR305", write.origin)
             result.append(None if array is None else
                           new(array, self._node if i in self._outputs else node))
         return tuple(result)
@@ -231,7 +232,7 @@ class _Rule:
                                                      for a in answers[len(self.edges):]):
                 raise GradientError(f"{self.cls.__name__}.backward returned {len(answers)} "
                                     f"gradients for {len(self.edges)} arguments; return one for "
-                                    "each, None where there is none")
+                                    "each, None where there is none").about("CR307")
             ctx._last = (g, answers)
         return self.checked(i, answers[i], isinstance(g, Value))
 
@@ -246,7 +247,8 @@ class _Rule:
         if tuple(answer.shape) != edge.shape:
             hint = "; its transpose would fit" if tuple(answer.shape)[::-1] == edge.shape else ""
             raise ShapeError(f"{self.cls.__name__}.backward returned {type_of(answer)} as the "
-                             f"gradient of argument {i}, which is {edge.type}{hint}")
+                             f"gradient of argument {i}, which is {edge.type}{hint}"
+                             ).about("CR307")
         return answer if on_tensors else answer._value.astype(edge.dtype)
 
     def push(self, ts: Sequence[Any], y: Any, ctx: Context, *rest: Any) -> Any:

@@ -220,6 +220,8 @@ def put(x: Any, key: Any, value: Any) -> Any:
 def traced_mask(key: Any) -> tuple[int, Any] | None:
     """(first axis, mask) of a key that is a mask without numbers, perhaps after some `:`."""
     items = key if type(key) is tuple else (key,)
+    if not items:
+        return None
     *before, mask = items
     if isinstance(mask, Value) and mask.dtype == np.bool_ and mask._value is None and all(  # type: ignore[attr-defined]
             type(item) is slice and item == slice(None) for item in before):

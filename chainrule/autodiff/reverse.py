@@ -230,7 +230,8 @@ def second_pass(node: Node) -> FreedGraphError:
         f"    {node.origin.source()}\n"
         "Most often this part was computed once, before the loop, and is used in every step: move "
         "it into the loop, or detach() what should not be trained through. If two backward passes "
-        "through one graph are meant, write backward(retain_graph=True) in the first.")
+        "through one graph are meant, write backward(retain_graph=True) in the first."
+        ).about("CR306", node.origin)
 
 
 def check_saved(node: Node) -> None:
@@ -256,4 +257,5 @@ def overwritten(node: Node, what: str, write: Write) -> OverwrittenError:
         f"the {what} of {node.name} was changed in place before the backward pass could read it.\n"
         f"  saved at       {saved}\n      {saved.source()}\n"
         f"  overwritten at {wrote} by {write.what}\n      {wrote.source()}\n"
-        "Write the change as a new tensor (x = x + 1 instead of x += 1), or change a clone().")
+        "Write the change as a new tensor (x = x + 1 instead of x += 1), or change a clone()."
+        ).about("CR305", wrote)

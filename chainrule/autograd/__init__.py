@@ -221,9 +221,9 @@ def no_graph(y: Any, what: str) -> NoGradientError:
             f"{what}: a tensor of dtype {y.dtype} has no gradient: whole numbers and bools do not "
             "change continuously. Positions and comparisons (argmax, round to int, >) have "
             "derivative 0 almost everywhere; use a smooth stand-in such as softmax or sigmoid, or "
-            "make the tensor float.")
-    places = "".join(f"\n  {cut.what} at {cut.origin}\n      {cut.origin.source()}"
-                     for cut in recent_cuts()[-3:])
+            "make the tensor float.").about("CR308")
+    cuts = [(cut.what, cut.origin) for cut in recent_cuts()[-3:]]
+    places = "".join(f"\n  {what} at {origin}\n      {origin.source()}" for what, origin in cuts)
     forget_cuts()
     if places:
         hint = ("The program stopped gradients at these places; the last is the likeliest:"
@@ -235,7 +235,8 @@ def no_graph(y: Any, what: str) -> NoGradientError:
                 "the parameters with requires_grad=True (nn.Module does), and do not copy them "
                 "with cr.tensor(...).")
     return NoGradientError(f"{what}: this tensor ({type_of(y)}) is not connected to anything that "
-                           f"requires a gradient. {hint}")
+                           f"requires a gradient. {hint}"
+                           ).about("CR308", *[origin for _, origin in reversed(cuts)])
 
 
 def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None,

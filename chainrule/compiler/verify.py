@@ -56,10 +56,11 @@ def kernels(schedule: Schedule) -> None:
                 inputs[home.what] = home.number
     for kernel in schedule.kernels:
         own = {home.number for home in kernel.written()}
+        finished = {home.number for home in kernel.finish.written()} if kernel.finish else set()
         for home, _ in kernel.loads():
-            # A map has what it stores in registers; only what finishes a product reads its block.
+            # A map has what it stores in registers; what finishes a product reads its block.
             known = home.kind in ("input", "const") or home.number in made or (
-                kernel.kind != "map" and home.number in own)
+                kernel.kind != "map" and home.number in own and home.number not in finished)
             if not known:
                 raise fault(f"{kernel!r} reads a{home.number}, which is not made yet")
             if home.number in gone:

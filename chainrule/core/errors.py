@@ -5,9 +5,23 @@ Every class also derives from the built-in exception PyTorch users catch for tha
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 
 class ChainruleError(Exception):
-    """Base of all errors raised on purpose by chainrule."""
+    """Base of all errors raised on purpose by chainrule.
+
+    `rule` is the id of the doctor's page about the mistake, '' if it has none; `places` are the
+    lines it is about, where they are others than the one that raised, the likeliest first.
+    """
+
+    rule: str = ""
+    places: tuple[Any, ...] = ()
+
+    def about(self, rule: str, *places: Any) -> Self:
+        """This error, with its page and its lines."""
+        self.rule, self.places = rule, places
+        return self
 
 
 class DtypeError(ChainruleError, TypeError, RuntimeError):

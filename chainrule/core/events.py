@@ -17,6 +17,8 @@ from .bind import state
 Listener = Callable[[str, dict[str, Any]], None]
 
 listeners: tuple[Listener, ...] = ()
+# So many calls of compiled functions need not be told.
+quiet = 0
 
 
 def tell(event: str, **facts: Any) -> None:

@@ -8,15 +8,17 @@
 from __future__ import annotations
 
 from .asking import Answer, Blame, blame, why_none, why_zero
+from .autopsy import autopsy
 from .checking import check
 from .finding import Finding
 from .report import Report
 from .rule import RULES, Rule
+from .treatment import Course, Treatment, treat
 from .watching import SILENCED, DoctorWarning, Watch, watch
 
 __all__ = [
-    "Answer", "Blame", "DoctorWarning", "Finding", "Report", "Rule", "Watch", "blame", "check",
-    "rules", "silence", "watch", "why_none", "why_zero",
+    "Answer", "Blame", "Course", "DoctorWarning", "Finding", "Report", "Rule", "Treatment", "Watch",
+    "autopsy", "blame", "check", "rules", "silence", "treat", "watch", "why_none", "why_zero",
 ]
 
 

@@ -27,7 +27,8 @@ IDENTITY = re.compile(r"CR[1-9]\d\d")
 
 @dataclass(frozen=True)
 class Rule:
-    """id, title, function; `after`: how many sampled steps in a row must show it."""
+    """id, title, function; `after`: how many sampled steps in a row must show it; `stops`: it is
+    about an error that stopped the program, and is asked when there was one."""
 
     id: str
     title: str
@@ -35,6 +36,7 @@ class Rule:
     after: int
     example: str
     cured: str
+    stops: bool = False
 
     @property
     def page(self) -> str:
@@ -45,7 +47,7 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(id: str, title: str, *, example: str, cured: str, after: int = 1
+def rule(id: str, title: str, *, example: str, cured: str, after: int = 1, stops: bool = False
          ) -> Callable[[Function], Function]:
     """Adds a function to the table. Ids stay what they are for ever; none is used twice."""
     def added(function: Function) -> Function:
@@ -54,7 +56,7 @@ def rule(id: str, title: str, *, example: str, cured: str, after: int = 1
         if not function.__doc__:
             raise ValueError(f"{id}: the docstring is the rule's page")
         RULES[id] = Rule(id, title, function, after, inspect.cleandoc(example),
-                         inspect.cleandoc(cured))
+                         inspect.cleandoc(cured), stops)
         return function
 
     return added

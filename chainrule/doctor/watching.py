@@ -14,11 +14,13 @@ import numpy as np
 
 from chainrule.core import events
 from chainrule.core.bind import state as recording
+from chainrule.core.errors import ChainruleError
 from chainrule.core.node import Node, Origin
 from chainrule.nn import Module
 from chainrule.optim import Optimizer
 
 from . import rules as every_rule  # noqa: F401  (fills the table)
+from .autopsy import remember
 from .finding import GRAVITY, Finding
 from .graph import Graph
 from .history import ActivationSeen, CutSeen, Event, Numbers, ParameterSeen, Run, Step
@@ -27,7 +29,10 @@ from .rule import RULES
 
 FIRST = 12                # so many steps are looked at closely: most faults show at once
 EVERY = 50                # then one in so many
-SHARE = 0.01              # of the time of compiled steps, which are looked at by running Python
+EARLY = 1000              # from here on only if it takes no more than a share of the time:
+SHARE_EAGER = 0.04
+SHARE = 0.01              # for compiled steps, which are looked at by running their Python
+PAUSE = 4                 # so many times within that pause a compiled function asks again
 EVENTS = ("backward", "zero_grad", "step", "clip", "schedule")
 CUTS = 200                # lines that stop gradients, remembered
 FLAT_SLOPE = 0.06         # the slope of tanh where it is 0.97 (Karpathy, makemore 3)
@@ -55,7 +60,9 @@ class Watch:
         self.began = time.perf_counter()        # the step that is running now
         self.cost = 0.0                         # of the last step that was looked at closely
         self.looked = 0.0                       # when that was
-        self.passes: dict[int, int] = {}
+        self.passes: dict[int, list[Any]] = {}  # of each leaf: itself, backward passes in .grad
+        self.skipped = 0                        # compiled steps that nobody was told of
+        self.asked = 0.0
         self.before: dict[int, Array] = {}
         self.closed = False
         self._mode = 1
@@ -71,9 +78,16 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         events.ignore(self.listen)
+        self.run.count += max(0, self.skipped - events.quiet)
+        events.quiet = 0
         recording.recording = self._mode
+        if isinstance(error, Exception):
+            self.run.error = error
         if self.run.steps and self.run.latest.events:
             self._close()
+        if self.run.error is not None:
+            self._ask(stopped=True)
+        remember(self.report)
         self.closed = True
 
     @property
@@ -88,10 +102,12 @@ class Watch:
         """A new step begins: will it be looked at closely?"""
         run = self.run
         self.began = time.perf_counter()
+        since = self.began - self.looked
         if self.compiled:
-            close = self.began - self.looked > self.cost / SHARE
+            close = since > self.cost / SHARE
         else:
-            close = run.count < FIRST or run.count % self.every == 0
+            close = run.count < FIRST or (run.count % self.every == 0 and (
+                run.count < EARLY or since > self.cost / SHARE_EAGER))
         run.steps.append(Step(run.count, close))
         run.count += 1
         # On such a step the tape keeps every value, read by rules or not.
@@ -114,11 +130,14 @@ class Watch:
         step.graph = None
         self.before.clear()
 
-    def _ask(self) -> None:
-        """Every rule about the run as it is; what it says so many times in a row is a finding."""
+    def _ask(self, stopped: bool = False) -> None:
+        """Every rule about the run as it is; what it says so many times in a row is a finding.
+
+        Rules about what stopped a program are asked when it has stopped, and alone.
+        """
         seen: set[tuple[Any, ...]] = set()
         for rule in RULES.values():
-            if rule.id in self.silenced:
+            if rule.id in self.silenced or rule.stops is not stopped:
                 continue
             for finding in rule.function(self.run):
                 key = finding.key
@@ -137,6 +156,9 @@ class Watch:
 
     def listen(self, event: str, facts: dict[str, Any]) -> None:
         step = self.run.latest
+        if not step.sampled:
+            self._lightly(step, event, facts)
+            return
         if event in EVENTS:
             # Numbers only: what else is told would be kept alive.
             numbers = {key: value for key, value in facts.items() if isinstance(value, float)}
@@ -148,34 +170,68 @@ class Watch:
             self._close()
             self._open()
 
+    def _lightly(self, step: Step, event: str, facts: dict[str, Any]) -> None:
+        """Between the steps that are looked at closely: losses and counts alone."""
+        if event == "accumulated":
+            self._on_accumulated(step, **facts)
+        elif event == "backward":
+            self._count_cleared()
+            step.losses.append(float(facts["tensors"][0]._value.sum()))
+            self.run.roots.append(weakref.ref(facts["roots"][0][0]))
+        elif event == "zero_grad":
+            self._on_zero_grad(step, **facts)
+        elif event == "stepped":
+            self._close()
+            self._open()
+        elif event == "compiled":
+            self._on_compiled(step, **facts)
+
+    def _count_cleared(self) -> None:
+        """Gradients that were set to None, by whatever way, hold no pass any more."""
+        for known in self.passes.values():
+            if known[0]._grad is None:
+                known[1] = 0
+
     def _on_backward(self, step: Step, tensors: list[Any], roots: list[tuple[Node, Any]]) -> None:
         self._meet_modules(roots)
-        for _, p in self.run.parameters():
-            if p.grad is None:
-                self.passes.pop(id(p), None)
+        self._count_cleared()
         step.losses.append(float(sum(np.sum(y._value) for y in tensors)))
         self.run.roots.append(weakref.ref(roots[0][0]))
-        if step.sampled:
-            step.graph = Graph(roots)
+        step.graph = Graph(roots)
+        try:
             _ = step.graph.gradients          # now, while the rules can still read
-            step.activations = list(self._activations(step.graph))
-            step.drawn = tuple(_masks(step.graph))
+        except ChainruleError:                # the pass itself will say so
+            step.graph = None
+            return
+        step.activations = list(self._activations(step.graph))
+        step.drawn = tuple(_masks(step.graph))
 
     def _on_accumulated(self, step: Step, leaves: list[Any]) -> None:
+        passes = self.passes
         for p in leaves:
-            self.passes[id(p)] = self.passes.get(id(p), 0) + 1
-            self.run.reached.add(id(p))
+            known = passes.get(id(p))
+            if known is None:
+                passes[id(p)] = [p, 1]
+                self.run.reached.add(id(p))
+            else:
+                known[1] += 1
 
     def _on_compiled(self, step: Step, steps: int) -> None:
-        """Machine code has done steps: nothing was seen of them."""
-        self.run.count += steps - 1
+        """Machine code has done steps, of which nothing was seen. How long until the next look?"""
+        skipped, self.skipped = self.skipped - max(events.quiet, 0), 0
+        self.run.count += (skipped + 1) * steps - 1
         step.number = self.run.count
         self.passes.clear()
-        self.compiled = True
+        now = time.perf_counter()
+        each = (now - self.asked) / (skipped + 1) if self.compiled else 1.0
+        self.compiled, self.asked = True, now
         self._open()
+        if not self.run.latest.sampled:
+            pause = self.looked + self.cost / SHARE - now
+            self.skipped = events.quiet = max(0, min(10_000, int(pause / PAUSE / max(each, 1e-7))))
 
     def _on_cut(self, step: Step, what: str, node: Node | None) -> None:
-        if not step.sampled or node is None or len(self.run.cuts) >= CUTS:
+        if node is None or len(self.run.cuts) >= CUTS:
             return
         leaves = [leaf.out() for leaf in Graph([(node, None)]).leaves if callable(leaf.out)]
         self.run.cuts.append(CutSeen(what, Origin.now(), frozenset(map(id, leaves)), node.name,
@@ -183,23 +239,21 @@ class Watch:
 
     def _on_zero_grad(self, step: Step, parameters: list[Any]) -> None:
         for p in parameters:
-            self.passes.pop(id(p), None)
+            known = self.passes.get(id(p))
+            if known is not None:
+                known[1] = 0
 
     def _on_step(self, step: Step, optimizer: Optimizer) -> None:
         if not any(one is optimizer for one in self.run.optimizers):
             self.run.optimizers.append(optimizer)
         step.rates = [float(group["lr"]) for group in optimizer.param_groups]
-        if not step.sampled:
-            return
         held = {id(p) for one in self.run.optimizers for group in one.param_groups
                 for p in group["params"]}
         for name, p in self.run.parameters():
             gradient = None if p.grad is None else Numbers.of(p.grad._value)
-            if p.grad is None:
-                self.passes.pop(id(p), None)
+            count = self.passes.get(id(p), (p, 0))[1] if p.grad is not None else 0
             step.parameters[name] = ParameterSeen(
-                name, Numbers.of(p._value), gradient, self.passes.get(id(p), 0), None, p.ndim,
-                id(p) in held)
+                name, Numbers.of(p._value), gradient, count, None, p.ndim, id(p) in held)
             self.before[id(p)] = np.array(p._value)
 
     def _on_stepped(self, step: Step, optimizer: Optimizer) -> None:

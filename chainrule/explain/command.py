@@ -120,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
                            f"{' and '.join(MEASURED)} alone")
     if args.precision < 0:
         raise SettingError(f"--precision {args.precision}: must be at least 1, or 0 for all digits")
+    refuse_unused(args)
     columns = args.width or shutil.get_terminal_size((100, 24)).columns
     width = max(NARROWEST, min(columns, WIDEST))
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") \
@@ -127,14 +128,14 @@ def run(args: argparse.Namespace) -> int:
     style = Style(args.precision or None, args.elements)
     if args.picture is not None:
         text = draw(args, style)
-    elif args.what.lower() in EXAMPLES and not (args.style or args.save):
+    elif args.what.lower() in EXAMPLES and not (args.style or args.save or closer(args)):
         text = tell(args.what.lower(), Page(width, colour, style))
     elif args.what in MEASURED:
         # Only now: the compiler that it times takes longer to import than an example to tell.
         return int(importlib.import_module("chainrule.explain.measured.command").run(args))
     else:
         explanation = explained(args, style)
-        if args.zoom is not None or args.sample is not None or args.unit is not None:
+        if closer(args):
             text = explanation.zoom(args.zoom, unit=args.unit,
                                     sample=args.sample).text(width, colour)
         elif args.save is not None:
@@ -145,6 +146,29 @@ def run(args: argparse.Namespace) -> int:
             text = explanation.text(width, colour)
     print(as_shown(text, getattr(sys.stdout, "encoding", None) or "utf-8"))
     return 0
+
+
+def closer(args: argparse.Namespace) -> bool:
+    """Whether one part is asked for rather than the whole."""
+    return any(one is not None for one in (args.zoom, args.sample, args.unit))
+
+
+def refuse_unused(args: argparse.Namespace) -> None:
+    """Raise about options that what is asked for would not read."""
+    if args.what in MEASURED:
+        names = ("zoom", "sample", "unit", "wrt", "detail", "style")
+        given = [f"--{name}" for name in names if getattr(args, name) is not None]
+        if given:
+            raise SettingError(f"explain {args.what}: it measures, so there is no loss for "
+                               f"{', '.join(given)}; these are for FILE.py")
+    elif args.what.lower() in EXAMPLES and (args.wrt or args.detail):
+        raise SettingError(f"explain {args.what}: --wrt and --detail are for the loss of a file; "
+                           "a worked example tells every step")
+    elif args.unfold and args.picture is None:
+        raise SettingError("--unfold opens a module in a picture; write --picture FILE.svg, too")
+    if closer(args) and (args.save or args.picture or args.style):
+        raise SettingError("--zoom, --unit and --sample print a page of text; leave out --save, "
+                           "--style and --picture")
 
 
 def explained(args: argparse.Namespace, style: Style) -> Explanation:
@@ -321,8 +345,7 @@ def loss_in(scope: dict[str, Any], name: str) -> Any:
     if len(single) == 1:
         return next(iter(single.values()))
     seen = f" It has these tensors of one number: {', '.join(single)}." if single else ""
-    raise SettingError(f"explain: {name} has no variable `loss`.{seen} Name it so, or give a "
-                       f"function that returns the loss: chainrule explain {name}:loss_of")
+    raise SettingError(f"explain: {name} has no variable `loss`.{seen} Name it so.")
 
 
 def called(

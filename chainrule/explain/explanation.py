@@ -28,6 +28,7 @@ NARROWEST, WIDEST = 60, 120
 DETAILS = ("steps", "layers")
 MOST_STEPS = 24          # forward steps that are told one by one
 MOST_NUMBERS = 10_000    # numbers in the leaves of a network that is told step by step
+MOST_LINES = 120         # about two screens of steps
 WHOLE = ("numpy", "json", "latex")   # styles of the steps, whatever the detail
 
 
@@ -48,7 +49,7 @@ class Explanation:
         self.derivation = derivation
         self.style = style
         self.kind = kind
-        self.detail = detail or chosen_detail(derivation)
+        self.detail = detail or chosen_detail(derivation, style)
 
     @property
     def forward(self) -> tuple[ForwardStep, ...]:
@@ -167,14 +168,15 @@ class Explanation:
         return str(self)
 
 
-def chosen_detail(derivation: Derivation) -> str:
+def chosen_detail(derivation: Derivation, style: Style) -> str:
     """Step by step, while a reader can take that in; else layer by layer."""
     recording = derivation.recording
     if recording is None:
         return "steps"
     size = sum(one.value.size for one in derivation.gradients if one.value is not None)
     few = len(derivation.forward) <= MOST_STEPS and size <= MOST_NUMBERS
-    return "steps" if few else "layers"
+    short = few and writer("text")(derivation, style, WIDEST).count("\n") < MOST_LINES
+    return "steps" if short else "layers"
 
 
 def explain(loss: Any, *, wrt: Any = None, style: str | None = None,
@@ -206,6 +208,12 @@ def explain(loss: Any, *, wrt: Any = None, style: str | None = None,
     >>> print(cr.explain(loss, names={"w": w}).gradients["w"].gradient)
     -18.0
     """
+    for setting, value, least in (("precision", precision, 1), ("elements", elements, 0)):
+        right = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if not right and not (value is None and setting == "precision"):
+            raise SettingError(f"explain({setting}={value!r:.40}): must be a whole number of at "
+                               f"least {least}" + (", or None for all digits"
+                                                   if setting == "precision" else ""))
     scope = scope_of(user_frame(sys._getframe(1)))
     numbers = Style(precision, elements)
     derivation = derive(loss, scope, names=names, model=model, style=numbers, wrt=wrt)

@@ -33,6 +33,11 @@ class Names:
 
     def __init__(self, given: Mapping[Any, Any] | None, model: Any,
                  scope: Mapping[str, Any]) -> None:
+        if given is not None and not isinstance(given, Mapping):
+            raise SettingError(f"explain(names=...) wants a dict of name and tensor, got "
+                               f"{given!r:.60}")
+        if model is not None and not isinstance(model, Module):
+            raise SettingError(f"explain(model=...) wants an nn.Module, got {model!r:.60}")
         self.of_node: dict[Node, str] = {}
         self.modules: dict[int, str] = {}
         self.places: dict[Any, Any] = {}         # places by instruction and call, as found so far
@@ -44,6 +49,9 @@ class Names:
                 self.modules.setdefault(id(part), joined(name, path))
 
     def _add(self, name: str, tensor: Any) -> None:
+        name = " ".join(name.split())        # a name stands inside lines and comments
+        if not name:
+            return
         if isinstance(tensor, Tensor) and tensor._node is not None:
             self.of_node.setdefault(tensor._node, name)
             return

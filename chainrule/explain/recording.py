@@ -73,11 +73,14 @@ def kept_values(latest: Iterable[Node]) -> dict[Node, Any]:
     """The values of nodes, from what they or those who used them saved, and from live leaves."""
     latest = list(latest)
     values: dict[Node, Any] = {}
+    read: dict[Node, int] = {}                   # when each was first read
     for node in latest:
-        if type(node.out) is np.ndarray:
+        if type(node.out) is np.ndarray and written_after(node.out, node.seq) is None:
             values[node] = node.out
         for value, edge in zip(node.saved, node.inputs, strict=True):
-            if edge is None or type(value) is not np.ndarray:
+            if edge is not None:
+                read[edge] = min(node.seq, read.get(edge, node.seq))
+            if edge is None or type(value) is not np.ndarray or written_after(value, node.seq):
                 continue
             if edge.name == "broadcast" and value.shape != edge.shape:
                 edge = edges_of(edge)[0]
@@ -85,9 +88,24 @@ def kept_values(latest: Iterable[Node]) -> dict[Node, Any]:
     for node in latest:
         if node.prim is None and node not in values and node.out is not None:
             tensor = node.out()
-            if tensor is not None and tensor._node is node:
+            if tensor is not None and tensor._node is node and not (
+                    type(tensor._value) is np.ndarray
+                    and written_after(tensor._value, read.get(node, node.seq))):
                 values[node] = tensor._value
     return values
+
+
+def as_saved(node: Node) -> tuple[tuple[Any, ...], Any]:
+    """Operands and result that the tape has. What was written since, and no rule reads, counts as
+    not kept: its memory holds other numbers now."""
+    operands = tuple(
+        value if type(value) is not np.ndarray or written_after(value, node.seq) is None
+        else edge if edge is not None else type_of(value)
+        for value, edge in zip(node.saved, node.inputs, strict=True))
+    out = node.out
+    if type(out) is np.ndarray and written_after(out, node.seq) is not None:
+        out = None
+    return operands, out
 
 
 def saved_values(latest: Iterable[Node], values: dict[Node, Any]
@@ -106,10 +124,13 @@ def saved_values(latest: Iterable[Node], values: dict[Node, Any]
 
     for node, value in values.items():
         values[node] = held(value)
-    return {node: (tuple(value if edge is None else held(value) for value, edge
-                         in zip(node.saved, node.inputs, strict=True)),
-                   held(node.out) if node.prim is not None else None)
-            for node in latest}
+    result = {}
+    for node in latest:
+        operands, out = as_saved(node)
+        result[node] = (tuple(value if edge is None else held(value) for value, edge
+                              in zip(operands, node.inputs, strict=True)),
+                        held(out) if node.prim is not None else None)
+    return result
 
 
 class Kept:
@@ -149,8 +170,9 @@ def check_kept(node: Node) -> None:
             "Call cr.explain(loss) before loss.backward(), or write backward(retain_graph=True). "
             "Values of at most cr.settings.keep_small elements stay in any case, so one example "
             "instead of a whole batch can also be explained afterwards.")
-    for value in node.saved:
-        if type(value) is np.ndarray:
+    read = [*zip(node.plan.inputs, node.saved, strict=False), (node.plan.output, node.out)]
+    for level, value in read:
+        if level == 2 and type(value) is np.ndarray:
             write = written_after(value, node.seq)
             if write is not None:
                 raise OverwrittenError(

@@ -75,19 +75,9 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if events.listeners:
-            return self._watched(args, kwargs)
-        return self._called(args, kwargs)
-
-    def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call while somebody listens: by Python where every value is wanted, else as always."""
-        if state.recording == 2 and state.capture is None:
-            return self.function(*args, **kwargs)
-        result = self._called(args, kwargs)
-        if self._last is not None and self._last.program.steps:
-            events.tell("compiled", steps=self._last.program.steps)
-        return result
-
-    def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if events.quiet <= 0:
+                return self._watched(args, kwargs)
+            events.quiet -= 1
         entry = self._last
         if entry is not None and not kwargs:
             with entry.lock:
@@ -95,6 +85,16 @@ class Compiled:
             if result is not MISS:
                 return result
         return self._slowly(args, kwargs)
+
+    def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call while somebody listens: by Python where every value is wanted, else as always."""
+        if state.recording == 2 and state.capture is None:
+            return self.function(*args, **kwargs)
+        events.quiet = 1                       # for this call
+        result = self(*args, **kwargs)
+        if self._last is not None and self._last.program.steps:
+            events.tell("compiled", steps=self._last.program.steps)
+        return result
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)

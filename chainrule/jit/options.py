@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.errors import TracedValueError
-from chainrule.core.node import Origin
+from chainrule.core.node import PACKAGE, Origin
 from chainrule.core.types import ArrayType
 from chainrule.tensor import Tensor
 
@@ -87,7 +87,8 @@ class States:
             if capture is not None and id(optimizer) in capture.optimizers:
                 continue
             name = type(optimizer).__name__
-            if capture is not None:
+            # The library's own read their state in step() alone, and that was not run.
+            if capture is not None and not type(optimizer).__module__.startswith(f"{PACKAGE}."):
                 capture.others.append(optimizer)
             for p, kept in list(optimizer.state.items()):
                 known = before.get(p)

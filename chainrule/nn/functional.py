@@ -202,7 +202,8 @@ def check_indices(index: Tensor, count: int, what: str, why: str) -> None:
         return
     place = np.argwhere((array < 0) | (array >= count))[0]
     at = "".join(f"[{i}]" for i in place)
-    raise IndexingError(f"{what} {array[tuple(place)]} (at {at or '[]'}) is out of range: {why}")
+    raise IndexingError(f"{what} {array[tuple(place)]} (at {at or '[]'}) is out of range: {why}"
+                        ).about("CR404" if what.endswith("class") else "")
 
 
 def _within(array: Any, count: int) -> bool:
@@ -281,7 +282,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     if training:
         if count <= 1:
             raise ShapeError(f"batch_norm in training got {type_text(input)}: one value per "
-                             "channel has no variance. Use a larger batch, or eval()")
+                             "channel has no variance. Use a larger batch, or eval()"
+                             ).about("CR702")
         mean = input.mean(dim=axes, keepdim=True)
         centered = input - mean
         var = (centered * centered).mean(dim=axes, keepdim=True)
@@ -588,7 +590,7 @@ def _cross_entropy_of_probabilities(input: Tensor, target: Tensor, weight: Tenso
         raise ShapeError(
             f"cross_entropy got scores {type_text(input)} and a floating-point target "
             f"{type_text(target)}: probabilities must have the shape of the scores. If they are "
-            "classes, convert them with .long()")
+            "classes, convert them with .long()").about("CR404")
     _check_smoothing(label_smoothing)
     axis = 0 if len(input.shape) == 1 else 1
     classes = input.shape[axis]
@@ -618,7 +620,7 @@ def _class_axis(name: str, input: Tensor, target: Tensor) -> int:
     sizes = tuple(input.shape)
     if target.dtype.kind not in "iu":
         raise DtypeError(f"{name} needs classes as whole numbers, and got {type_text(target)}: "
-                         "convert with .long()")
+                         "convert with .long()").about("CR404")
     axis = 0 if len(sizes) == 1 else 1
     if not sizes or tuple(target.shape) != sizes[:axis] + sizes[axis + 1:]:
         want = sizes[:axis] + sizes[axis + 1:]
@@ -626,10 +628,10 @@ def _class_axis(name: str, input: Tensor, target: Tensor) -> int:
             raise ShapeError(
                 f"{name} got scores {type_text(input)} and whole numbers {type_text(target)} of "
                 f"the same shape: classes need shape {want}. If these are one-hot: use .argmax(1) "
-                "or .float()")
+                "or .float()").about("CR404")
         raise ShapeError(
             f"{name} got scores {type_text(input)} and classes {type_text(target)}: the classes "
-            f"need shape {want}, one for each row of scores")
+            f"need shape {want}, one for each row of scores").about("CR404")
     return axis
 
 

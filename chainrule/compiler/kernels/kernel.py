@@ -247,15 +247,19 @@ class Kernel:
             else:
                 key = ("number", p.value.tobytes(), p.dtype.str)
             number.append(self.point(p, key))
-        self.stores += [s._replace(value=number[s.value]) for s in other.stores]
+        for s in other.stores:
+            self._keep(s._replace(value=number[s.value]))
 
     def store(self, x: Array, value: int, place: Affine | None = None, add: bool = False) -> None:
         if place is None:
             place = flat(identity(x.shape), x.shape, len(self.domain))
         place, home = self.normal(place), home_of(x)
-        self.stores.append(Store(home, place, value, add))
-        if not add:                  # whoever reads it here by another name has it in registers
-            self.numbers["load", home.number, place] = value
+        self._keep(Store(home, place, value, add))
+
+    def _keep(self, store: Store) -> None:
+        self.stores.append(store)
+        if not store.add:   # whoever reads it here later has it in registers, and in memory not yet
+            self.numbers["load", store.home.number, store.place] = store.value
 
     # ------------------------------------------------------------ what is read and written
 

@@ -1,3 +1,13 @@
 """The rules, by what they are about. Importing this package fills the table."""
 
-from . import cuts, data, gradients, losses, numbers, parameters, signal  # noqa: F401
+from . import (  # noqa: F401
+    cuts,
+    data,
+    gradients,
+    losses,
+    numbers,
+    parameters,
+    signal,
+    standstill,
+    stopped,
+)

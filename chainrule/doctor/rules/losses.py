@@ -202,7 +202,7 @@ def summed(run: Run) -> Iterator[Finding]:
         step=run.latest.number)
 
 
-@rule("CR407", "the loss stays where guessing puts it", after=2, example="""
+@rule("CR407", "the loss stays where guessing puts it", after=1, example="""
 import chainrule as cr
 from chainrule import nn
 

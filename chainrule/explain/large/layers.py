@@ -467,7 +467,7 @@ def _closing(chain: Sequence[Layer], recording: Recording, style: Style) -> list
     blocks: list[Block] = []
     known = [layer for layer in chain if layer.gradient is not None]
     factors = [f for f in factors_of(known).values() if isfinite(f)]
-    if len(known) > 1 and factors:
+    if len(known) > 1 and factors and all(isfinite(norm(one.gradient)) for one in known):
         first, last = norm(known[0].gradient), norm(known[-1].gradient)
         texts = [style.number(f) for f in factors[::-1]]
         if len(texts) > 6:

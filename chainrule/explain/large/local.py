@@ -20,18 +20,32 @@ from chainrule.core.record import UNREAD, new
 from chainrule.explain.recording import Recording
 
 
+STAND_INS = 1.25, 0.75       # whatever they are: positive, so that a logarithm takes them
+
+
 class Locals:
     """The local derivatives of one recording; rules are run once and kept."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
-        self._rules: dict[tuple[Node, int], tuple[Any, Any] | None] = {}
+        self._rules: dict[tuple[Node, int, float | None], tuple[Any, Any] | None] = {}
 
     def push(self, node: Node, i: int, tangent: Any) -> Any:
-        """J·t: how the result of `node` moves when its operand i moves along `tangent`."""
-        key = (node, i)
+        """J·t: how the result of `node` moves when its operand i moves along `tangent`.
+
+        The rule multiplies the zeros of t, too, and 0·nan is nan. What comes out the same whatever
+        finite numbers stand in the place of nan and ∞ does not depend on them, so it is that.
+        """
+        moved = self._pushed(node, i, tangent, None)
+        if np.all(np.isfinite(moved)):
+            return moved
+        one, other = (self._pushed(node, i, tangent, finite) for finite in STAND_INS)
+        return np.where(one == other, one, moved)
+
+    def _pushed(self, node: Node, i: int, tangent: Any, finite: float | None) -> Any:
+        key = (node, i, finite)
         if key not in self._rules:
-            self._rules[key] = self._rule(node, i)
+            self._rules[key] = self._rule(node, i, finite)
         rule = self._rules[key]
         if rule is None:
             return np.zeros(node.shape, node.dtype)
@@ -40,14 +54,18 @@ class Locals:
         found = reverse([(term._node, seed)], [g], retain_graph=True).get(g)
         return np.zeros(node.shape, node.dtype) if found is None else found
 
-    def _rule(self, node: Node, i: int) -> tuple[Any, Any] | None:
+    def _rule(self, node: Node, i: int, finite: float | None) -> tuple[Any, Any] | None:
         prim = node.prim
         pull = prim.pulls[i] if prim is not None else None
         if pull is None:
             return None
         with enable_grad():
-            g = leaf(new(np.asarray(self.recording.gradients[node]).reshape(node.shape)))
-            term = pull(g, self._result(node), *self._operands(node), **node.params)
+            g = np.asarray(self.recording.gradients[node]).reshape(node.shape)
+            g = leaf(new(g if finite is None else np.ones_like(g)))
+            result, operands = self._result(node), self._operands(node)
+            if finite is not None:
+                result, *operands = (filled(one, finite) for one in (result, *operands))
+            term = pull(g, result, *operands, **node.params)
         if getattr(term, "_node", None) is None:
             return None
         return term, g._node
@@ -108,6 +126,14 @@ class Locals:
                 if edge is not None and term is not None:
                     bars[edge] = bars[edge] + term if edge in bars else term
         return bars
+
+
+def filled(value: Any, finite: float) -> Any:
+    """An operand with a finite number in the place of nan and ∞."""
+    array = getattr(value, "_value", None)
+    if array is None or array.dtype.kind != "f" or np.all(np.isfinite(array)):
+        return value
+    return new(np.where(np.isfinite(array), array, np.asarray(finite, array.dtype)))
 
 
 def one_hot(node: Node, place: tuple[int, ...]) -> Any:

@@ -16,7 +16,7 @@ from chainrule.explain.recording import Recording, edges_of
 from .layers import Layer, formulas_of, short_label
 from .local import Locals
 from .statistics import norm, percent
-from .tree import call_tree, rows_of
+from .tree import call_tree, rows_of, scopes_of
 from .view import Block, Heading, Prose, Table, View
 
 MOST_NUMBERS = 10        # results with at most so many numbers per example are written out
@@ -24,6 +24,13 @@ MOST_NUMBERS = 10        # results with at most so many numbers per example are 
 
 def batch_of(recording: Recording, layers: Sequence[Layer]) -> int:
     """The size of the batch: the length of the first axis that most layers share."""
+    for layer in layers:
+        for node in layer.group.nodes:
+            for _, module, *_ in scopes_of(node):
+                if getattr(module, "batch_first", True) is False:
+                    raise SettingError(
+                        f"explain: zoom(sample=...) reads examples along the first axis, but "
+                        f"{type(module).__name__} has batch_first=False, where that axis is time")
     sizes = Counter(layer.before.shape[0] for layer in layers
                     if len(layer.before.shape) > 1 and layer.gradient is not None)
     if not sizes:
@@ -99,11 +106,11 @@ def contributions(recording: Recording, sample: int, size: int) -> dict[Node, An
     locals_ = Locals(recording)
     found: dict[Node, Any] = {}
     for leaf in recording.order:
-        if leaf.prim is not None or leaf not in recording.gradients or _has(leaf, size):
+        if leaf.prim is not None or leaf not in recording.gradients:
             continue
         total: Any = None
         for user, chain in _visible_users(recording, leaf):
-            if not _has(user, size) and not _is_rows(user, size):
+            if not _has(user, size) and not _is_rows(recording, user, size):
                 total = None
                 break
             g = np.zeros(user.shape, user.dtype)
@@ -118,9 +125,26 @@ def contributions(recording: Recording, sample: int, size: int) -> dict[Node, An
     return found
 
 
-def _is_rows(node: Node, size: int) -> bool:
-    """Examples and positions in one axis, as after reshape(-1, d)."""
-    return bool(node.shape) and node.shape[0] > size and node.shape[0] % size == 0
+def _is_rows(recording: Recording, node: Node, size: int) -> bool:
+    """Examples and positions in one axis, as after reshape(-1, d) of what has the examples first.
+
+    The length of the axis alone says nothing: positions may come first, or it may be something
+    else. So the reshape must be there, before the step or after it.
+    """
+    if not node.shape or node.shape[0] <= size or node.shape[0] % size:
+        return False
+    before = [edge for edge in edges_of(node) if edge.name == "reshape"
+              and edge.shape[:1] == node.shape[:1]]
+    whole = [inner for edge in before for inner in edges_of(edge)]
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        for user, _ in recording.users(here):
+            if user.name == "reshape":
+                whole.append(user)
+            elif user in recording.hidden:
+                waiting.append(user)
+    return any(_has(one, size) for one in whole)
 
 
 def _visible_users(recording: Recording, leaf: Node

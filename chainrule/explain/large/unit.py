@@ -222,7 +222,7 @@ def terms_of(recording: Recording, layer: Layer, place: tuple[int, ...]
     whole = float(np.asarray(value)[own])
     total = sum(w * s for _, w, s in from_weights) + (constant or 0.0)
     scale = sum(abs(w * s) for _, w, s in from_weights) + abs(constant or 0.0)
-    if abs(total - whole) > 1e-4 * max(scale, 1e-30):
+    if not abs(total - whole) <= 1e-4 * max(scale, 1e-30):         # nan is no sum either
         return None
     return sorted(from_weights, key=lambda t: -abs(t[1] * t[2])), constant, whole
 

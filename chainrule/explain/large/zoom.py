@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from chainrule.nn.module import Module
 from chainrule.tensor import Tensor
 
 from .layers import overview
+from .local import Locals, one_hot
 from .paths import Path, Reasons, Term, reasons
 from .sample import sample_page
 from .tree import Part, call_tree
@@ -36,6 +38,7 @@ def zoom(derivation: Derivation, style: Style, target: Any = None, index: Sequen
     if recording is None:
         raise SettingError("explain: this explanation was made without its numbers; zoom needs "
                            "one that cr.explain(loss) returned")
+    whole_numbers(index, unit, sample)
     if sample is not None:
         if target is not None or index or unit is not None:
             raise SettingError("explain: zoom(sample=...) is about the whole network; give no "
@@ -58,6 +61,14 @@ def zoom(derivation: Derivation, style: Style, target: Any = None, index: Sequen
                            ".zoom(name, 3, 5)")
     node, place = found
     return number_page(derivation, style, node, checked(recording, node, index or place))
+
+
+def whole_numbers(index: Sequence[Any], unit: Any, sample: Any) -> None:
+    """Raise unless all that counts something is a whole number."""
+    for name, value in (*(("an index", i) for i in index), ("unit", unit), ("sample", sample)):
+        if value is not None and (isinstance(value, bool) or not hasattr(value, "__index__")):
+            raise SettingError(f"explain: {name} of zoom must be a whole number, got "
+                               f"{value!r:.40}")
 
 
 # ---------------------------------------------------------------- what is meant
@@ -164,7 +175,10 @@ def number_page(derivation: Derivation, style: Style, node: Node, place: tuple[i
     if value is not None:
         blocks.append(Prose(f"{name} = {style.number(np.asarray(value)[place])}"))
     blocks += _uses(derivation, why, style)
-    if not why.terms:
+    if node is recording.root:
+        blocks.append(Prose("It is the loss itself: what grows by 1 grows by 1. The backward pass "
+                            "starts here."))
+    elif not why.terms:
         blocks.append(Prose(f"Nothing on the way to the loss moves when {name} moves a little: "
                             "every local derivative that it meets is 0."))
     else:
@@ -209,7 +223,7 @@ def _term_table(recording: Recording, why: Reasons, style: Style) -> Table:
     listed = why.terms if len(why.terms) <= MOST_TERMS + 1 else why.terms[:MOST_TERMS]
     for term in listed:
         local = style.number(term.local)
-        known = source_of(recording, why.lead[-1][0], term) if len(why.lead) == 1 else ""
+        known = source_of(recording, why, term) if len(why.lead) == 1 else ""
         rows.append((element_text(recording, term.node, term.place), style.number(term.upstream),
                      "×", f"{local}{known and f'  {known}'}", "=", style.number(term.product)))
     rest = why.terms[len(listed):]
@@ -221,13 +235,14 @@ def _term_table(recording: Recording, why: Reasons, style: Style) -> Table:
     return Table(tuple(rows), (1, 5))
 
 
-def source_of(recording: Recording, node: Node, term: Term) -> str:
+def source_of(recording: Recording, why: Reasons, term: Term) -> str:
     """`x[17,5]`, if the local derivative is one element of another operand of the step."""
     if term.local in (0.0, 1.0, -1.0):
         return ""
+    node = why.node
     saved, _ = recording.saved[term.node]
     names: Names = recording.names
-    for value, edge in zip(saved, term.node.inputs, strict=True):
+    for i, (value, edge) in enumerate(zip(saved, term.node.inputs, strict=True)):
         if type(value) is not np.ndarray or value.dtype.kind != "f":
             continue
         base = edge
@@ -236,7 +251,7 @@ def source_of(recording: Recording, node: Node, term: Term) -> str:
         if base is node:
             continue
         places = np.argwhere(value == np.asarray(term.local, value.dtype))
-        if len(places) != 1:
+        if len(places) != 1 or not decided_by(recording, why, term, i, tuple(places[0])):
             continue
         at = ",".join(str(int(i)) for i in places[0])
         if edge is not None and edge is base and edge in recording.texts:
@@ -245,6 +260,20 @@ def source_of(recording: Recording, node: Node, term: Term) -> str:
         if text and not text.endswith("ᵀ"):
             return f"{text}[{at}]" if at else text
     return ""
+
+
+def decided_by(recording: Recording, why: Reasons, term: Term, i: int,
+               place: tuple[int, ...]) -> bool:
+    """Whether a local derivative doubles with one element of operand i, so that it is that element
+    and not another number that happens to be equal."""
+    operands, out = recording.saved[term.node]
+    changed = np.array(operands[i])
+    changed[place] *= 2
+    saved = {**recording.saved,
+             term.node: ((*operands[:i], changed, *operands[i + 1:]), out)}
+    again = Locals(replace(recording, saved=saved))
+    moved = dict(again.reads(why.node, one_hot(why.node, why.place))).get(term.node)
+    return moved is not None and float(moved[term.place]) == 2 * term.local
 
 
 def _path_blocks(recording: Recording, why: Reasons, style: Style) -> list[Block]:
