@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import chainrule as cr
+from chainrule import nn
 from chainrule.cli import plot
 from chainrule.cli.preparation import Scale, split_rows
 from chainrule.cli.screen import Screen, wrap
-from chainrule.cli.verdict import Facts, judge
+from chainrule.cli.verdict import Facts, examined, judge
 
 
 @given(
@@ -44,12 +46,21 @@ def test_the_scale_standardises_and_goes_back() -> None:
     assert len(set(Scale.of(values[:, [0, 2]], same_unit=True).std)) == 1
 
 
+def lost_network() -> nn.Linear:
+    model = nn.Linear(2, 1)
+    model.weight.data[0, 1] = float("nan")
+    return model
+
+
 GOOD_FACTS: dict[str, Any] = {
     "first_loss": 2.3, "losses": [1.0, 0.5, 0.4, 0.39, 0.39, 0.39],
     "norms": {"0.weight": 0.5, "0.bias": 0.1, "2.weight": 0.4, "2.bias": 0.1},
     "silent": {"1": 0.02}, "units": 50, "training_score": 0.99, "held_out_score": 0.98,
     "held_out_losses": [1.0, 0.5, 0.4, 0.4, 0.4, 0.4],
 }
+
+
+FINDINGS = examined(lost_network(), nn.MSELoss(), cr.ones(8, 2), cr.ones(8, 1))
 
 
 @pytest.mark.parametrize(("change", "level", "words"), [
@@ -65,6 +76,8 @@ GOOD_FACTS: dict[str, Any] = {
     ({"held_out_losses": [1.0, 0.4, 0.2, 0.5]}, "watch", "was 0.2 in epoch 3 and is 0.5 now"),
     ({"held_out_score": None}, "healthy", "loss 2.3"),
     ({"norms": {"0.weight": 0.5}, "silent": {}}, "healthy", "0.010 better on training rows"),
+    ({"findings": FINDINGS}, "unwell", "CR505: 1 of the 2 numbers"),
+    ({"findings": FINDINGS, "silent": {"4": 0.7}}, "unwell", "70 % of layer 4"),
 ])
 def test_the_verdict_follows_from_the_facts(
     change: dict[str, Any], level: str, words: str

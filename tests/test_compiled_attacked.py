@@ -54,3 +54,48 @@ def test_clipping_the_gradient_of_a_layer_of_one_number() -> None:
         norm = cr.nn.utils.clip_grad_norm_(parameters, 0.5)
         return norm, *[p.grad for p in parameters]
     agree(gradients, cr.randn(5, 16), cr.randint(0, 4, (5,)))
+
+
+def noisy(kind: str, x: Any) -> Any:
+    """Something random in the memory order of x."""
+    if kind == "dropout":
+        return cr.nn.functional.dropout(x, 0.5)
+    return x + (cr.rand(2, 3, 4) if kind == "uniform" else cr.randn_like(x))
+
+
+@pytest.mark.parametrize("kind", ["dropout", "uniform", "normal"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_writing_to_a_reshape_of_random_numbers(kind: str, order: tuple[int, ...]) -> None:
+    """Whether the reshape is a view is known: random numbers lie in the order they are made."""
+    def written(x: Any) -> Any:
+        y = noisy(kind, x).clone()
+        flat = y.reshape(-1)
+        flat[::2].add_(1)
+        return y, flat
+    cr.manual_seed(0)
+    sizes = [0] * 3
+    for axis, n in zip(order, (2, 3, 4), strict=True):
+        sizes[axis] = n
+    x = cr.randn(*sizes).permute(*order)
+    assert tuple(x.shape) == (2, 3, 4)
+    step, results = cr.compile(written), []
+    for function in (step, written):
+        cr.manual_seed(1)
+        results.append(function(x))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [np.float64(0.3), np.int64(1), np.float32(0.3), 0.3, 1])
+def test_a_limit_of_numpy_keeps_the_dtype(limit: Any) -> None:
+    """Compiled and not, as other arithmetic with NumPy's numbers does."""
+    cr.manual_seed(0)
+    x = cr.randn(3)
+
+    def limited(x: Any, limit: Any) -> Any:
+        return x.clamp(max=limit), x.clamp(min=limit), cr.clamp_max(x, limit)
+    step = cr.compile(limited)
+    for value in (0.5, limit):
+        for a, b in zip(step(x, value), limited(x, value), strict=True):
+            assert a.dtype == b.dtype == cr.float32
+            np.testing.assert_array_equal(a.numpy(), b.numpy())

@@ -113,7 +113,7 @@ def test_watching_changes_no_number():
         else:
             losses.append([step(x, y).item() for _ in range(20)])
     assert losses[0] == losses[1]
-    assert events.listeners == ()
+    assert not events.listeners
 
 
 def test_after_an_error_inside_nothing_listens_any_more():
@@ -126,7 +126,7 @@ def test_after_an_error_inside_nothing_listens_any_more():
 
     with pytest.raises(ZeroDivisionError):
         broken()
-    assert events.listeners == ()
+    assert not events.listeners
 
 
 def test_an_error_is_told_at_once_and_once():

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .loop import Job, Progress, classes_of, evaluate
 from .preparation import Part, Scale
-from .verdict import Facts, Verdict, judge, silent_units
+from .verdict import Facts, Verdict, examined, judge, silent_units
 
 Array = npt.NDArray[Any]
 
@@ -74,6 +74,7 @@ def measure(job: Job, target: Scale | None, classes: int, progress: Progress) ->
         training_score=_one_number(training),
         held_out_score=None if held_out is None else _one_number(held_out),
         held_out_losses=[line["held_out_loss"] for line in progress.history] if held_out else [],
+        findings=examined(job.model, job.loss_function, job.training.x, job.training.y),
     ))
     return Results(training, held_out, confusion, norms, silent, verdict)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import chainrule as cr
 from chainrule import nn
+from chainrule.doctor import Finding
 
 BARELY_MOVED = 0.95  # of the first loss: above it nothing was learned
 UNEVEN = 1e-3  # first weight's gradient over the last one's: below it the gradient vanished
@@ -17,6 +18,7 @@ TURNED = 1.5  # held-out loss over its own minimum: it has been rising since
 STILL_FALLING = 0.1  # share of its value that the loss lost over the last fifth of the epochs,
 WORTH_A_LOOK = 0.05  # which matters only above this share of the first loss
 FEWEST_EPOCHS = 3
+EXAMINED = 256  # rows that the doctor looks at, a few milliseconds
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Facts:
     training_score: float
     held_out_score: float | None
     held_out_losses: Sequence[float]
+    findings: Sequence[Finding] = ()        # of the doctor, on the trained network
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,12 @@ def judge(facts: Facts) -> Verdict:
             "unwell",
             f"silent units: {100 * facts.silent[layer]:.0f} % of layer {layer} is zero on every "
             "training row; try a smaller --lr or --activation leaky_relu",
+        )
+    grave = next((f for f in facts.findings if f.severity == "error"), None)
+    if grave is not None:
+        return Verdict(
+            "unwell",
+            f"{grave.rule}: {grave.what} chainrule doctor --rule {grave.rule} explains it",
         )
     if facts.held_out_score is not None and facts.training_score - facts.held_out_score > GAP:
         return Verdict(
@@ -140,3 +149,9 @@ def silent_units(model: Any, x: Any, rows_at_once: int = 4096) -> tuple[dict[str
         {name: 1.0 - float(active.mean()) for name, active in ever.items()},
         sum(active.size for active in ever.values()),
     )
+
+
+def examined(model: Any, loss_function: Any, x: Any, y: Any) -> Sequence[Finding]:
+    """What the doctor's rules say about the network on a few rows; nothing is changed."""
+    batch = x[:EXAMINED], y[:EXAMINED]
+    return cr.doctor.check(model, *batch, loss=loss_function, steps=2).findings

@@ -16,7 +16,7 @@ from .bind import state
 
 Listener = Callable[[str, dict[str, Any]], None]
 
-listeners: tuple[Listener, ...] = ()
+listeners: list[Listener] = []          # always this list, so that it may be imported
 # So many calls of compiled functions need not be told.
 quiet = 0
 
@@ -24,17 +24,16 @@ quiet = 0
 def tell(event: str, **facts: Any) -> None:
     """Call the listeners, unless this thread traces: then nothing happens for real."""
     if state.capture is None:
-        for listener in listeners:
+        for listener in tuple(listeners):
             listener(event, facts)
 
 
 def listen(listener: Listener) -> None:
     """`listener(event, facts)` is called from now on."""
-    global listeners
-    listeners = (*listeners, listener)
+    listeners.append(listener)
 
 
 def ignore(listener: Listener) -> None:
     """`listener` is no longer called."""
-    global listeners
-    listeners = tuple(one for one in listeners if one != listener)
+    if listener in listeners:
+        listeners.remove(listener)

@@ -34,7 +34,15 @@ class Answer:
     __repr__ = __str__
 
 
+def expect_tensor(what: str, value: Any) -> None:
+    """Raise unless it is a tensor: a number that was read out has no history."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{what} must be the tensor itself, got {type(value).__name__}. Numbers "
+                        "that were read out (loss.item()), names and modules have no gradient.")
+
+
 def graph_of(loss: Tensor) -> Graph:
+    expect_tensor("the loss", loss)
     return Graph([(loss._node, seed(loss, None, False, "the doctor's question"))])  # type: ignore[list-item]
 
 
@@ -46,6 +54,7 @@ def why_none(p: Tensor, loss: Tensor | None = None) -> Answer:
     >>> print(why_none(w, (w.detach() * cr.ones(2, requires_grad=True)).sum()).text)
     the loss does not depend on it: gradients were stopped on the way
     """
+    expect_tensor("the parameter", p)
     if p.grad is not None:
         return Answer(f"it has a gradient, of norm {float(p.grad.norm()):.3g}")
     if not p.requires_grad:
@@ -56,6 +65,7 @@ def why_none(p: Tensor, loss: Tensor | None = None) -> Answer:
     if loss is None:
         return Answer("no backward() has reached it yet, or zero_grad() came after it. "
                       "why_none(p, loss) says whether that loss depends on it")
+    expect_tensor("the loss", loss)
     if loss._node is None:
         places = tuple(cut.origin for cut in recent_cuts())
         return Answer("the loss is connected to nothing that requires a gradient", places)

@@ -14,7 +14,7 @@ _last: list[Report] = []
 
 def remember(report: Report) -> None:
     """Keep what a watch saw when it ended: findings and numbers, no model and no graph."""
-    slim = replace(report.run, models=[], optimizers=[], batch=None, error=None)
+    slim = replace(report.run, models=[], optimizers=[], batch=None, error=None, treat=None)
     for step in slim.steps:
         step.graph = None
     _last[:] = [Report(report.findings, slim)]

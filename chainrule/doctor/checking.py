@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from chainrule.core.errors import ChainruleError
@@ -13,6 +14,7 @@ from chainrule.tensor import Tensor
 
 from .keeping import kept, reached
 from .report import Report
+from .treatment import treat
 from .watching import Watch
 
 STEPS = 4           # enough for rules that compare one step with the next
@@ -48,6 +50,9 @@ def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None
         modules, optimizers = reached(what)
     watching = Watch(modules, optimizers, every=1, warn=False, silence=silence)
     watching.run.batch = batch
+    watching.remembered = False
+    if modules and (loss is not None or not isinstance(what, Module)):
+        watching.run.treat = partial(treat, what, batch, loss=loss)
     with kept(modules, optimizers), warnings.catch_warnings(), watching:
         warnings.simplefilter("ignore")
         for _ in range(steps):
@@ -58,7 +63,10 @@ def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None
                 break
             if isinstance(what, Module):
                 watching.next()
-    return watching.report
+    report = watching.report
+    if watching.run.error is not None and report.ok:
+        raise watching.run.error         # a step that fails is not healthy, whoever finds no cause
+    return report
 
 
 def _step_of(model: Module, batch: tuple[Any, ...], loss: Callable[..., Any] | None

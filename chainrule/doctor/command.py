@@ -15,6 +15,8 @@ from types import TracebackType
 
 from chainrule.core.errors import ChainruleError, SettingError
 
+from .report_html import html_of
+from .report_sarif import sarif_of
 from .rule import RULES
 from .watching import EVERY, DoctorWarning, Watch
 
@@ -38,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...",
                         help="its arguments")
     parser.add_argument("--json", metavar="REPORT", help="also write the findings as JSON")
+    parser.add_argument("--html", metavar="REPORT",
+                        help="also write a page with the findings and charts of the run")
+    parser.add_argument("--sarif", metavar="REPORT",
+                        help="also write the findings as SARIF 2.1.0, for editors and code hosts")
     parser.add_argument("--every", type=int, default=EVERY, metavar="N",
                         help=f"look closely at one step in N after the first (default {EVERY})")
     parser.add_argument("--silence", action="append", default=[], metavar="ID",
@@ -70,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     if args.json:
         Path(args.json).write_text(report.to_json() + "\n", encoding="utf-8")
+    if args.html:
+        Path(args.html).write_text(html_of(report), encoding="utf-8")
+    if args.sarif:
+        Path(args.sarif).write_text(sarif_of(report), encoding="utf-8")
     print(report.text(min(width, 100)))
     return SICK if not report.ok else FAILED if failed else 0
 

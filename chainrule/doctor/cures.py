@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from .finding import Finding
 LIMIT = 1.0           # of the gradient's norm when it is clipped (Pascanu, Mikolov & Bengio 2013)
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d)
 SQUASHING = (nn.Sigmoid, nn.Tanh, nn.Softsign, nn.Hardtanh, nn.Hardsigmoid)
+RECURRENT = (nn.RNN, nn.LSTM, nn.GRU, nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 CORNERED = (nn.ReLU, nn.ReLU6)
 
 
@@ -64,7 +66,7 @@ class Patient:
             setattr(parent, name, make(child))
         return len(found)
 
-    def weighted(self) -> list[Module]:
+    def weighted(self) -> list[Any]:
         return [m for model in self.models for m in model.modules() if isinstance(m, WEIGHTED)]
 
     def holds(self, *kinds: type) -> bool:
@@ -98,7 +100,7 @@ Cure = Callable[[Patient, Finding], str | None]
 def he(patient: Patient, finding: Finding) -> str | None:
     """Weights for rectifiers: deviation √(2 / inputs) (He et al. 2015). Biases 0."""
     layers = patient.weighted()
-    if not layers or patient.holds(*SQUASHING):
+    if not layers or patient.holds(*SQUASHING, *RECURRENT):
         return None
     _draw(layers, "relu")
     return "weights drawn anew by nn.init.kaiming_normal_(weight, nonlinearity='relu'), biases 0"
@@ -116,7 +118,7 @@ def glorot(patient: Patient, finding: Finding) -> str | None:
     return "weights drawn anew by nn.init.xavier_normal_(weight, gain=5/3), biases 0"
 
 
-def _draw(layers: list[Module], nonlinearity: str) -> None:
+def _draw(layers: list[Any], nonlinearity: str) -> None:
     for layer in layers:
         nn.init.kaiming_normal_(layer.weight, nonlinearity=nonlinearity)
         if layer.bias is not None:
@@ -175,20 +177,24 @@ class _Around(nn.Module):
 
 
 def bridge(patient: Patient, finding: Finding) -> str | None:
-    """A path around each pair of a square linear layer and its activation in a Sequential."""
+    """A path around each pair of a square linear layer and its activation in a Sequential; in the
+    block a normalisation, and ReLU for what squashes.
+    """
     if patient.own:
         return None
     count = 0
     for model in patient.models:
         for parent in [m for m in model.modules() if type(m) is nn.Sequential]:
-            parts = list(parent.named_children())
-            for (name, layer), (after, act) in zip(parts, parts[1:], strict=False):
+            parts: list[tuple[str, Any]] = list(parent.named_children())
+            for (name, layer), (after, act) in pairwise(parts):
                 square = isinstance(layer, nn.Linear) and layer.in_features == layer.out_features
                 if square and isinstance(act, (*SQUASHING, *CORNERED)):
-                    setattr(parent, name, _Around(layer, act))
+                    setattr(parent, name, _Around(layer, nn.LayerNorm(layer.out_features),
+                                                  nn.ReLU()))
                     setattr(parent, after, nn.Identity())
                     count += 1
-    return "a path around each block: x + activation(linear(x))" if count else None
+    patient.extend()
+    return "a path around each block: x + relu(layer_norm(linear(x)))" if count else None
 
 
 # ---------------------------------------------------------------- the loop
@@ -203,6 +209,11 @@ def clip(patient: Patient, finding: Finding) -> str | None:
 
     patient.contexts.append(lambda: _heard(limited))
     return f"nn.utils.clip_grad_norm_(model.parameters(), {LIMIT}) before optimizer.step()"
+
+
+def clip_through_time(patient: Patient, finding: Finding) -> str | None:
+    """Clipping first where a gradient goes back through time (Pascanu, Mikolov & Bengio 2013)."""
+    return clip(patient, finding) if patient.holds(*RECURRENT) else None
 
 
 @contextmanager
@@ -266,12 +277,6 @@ def _attached(file: str, line: int) -> Iterator[None]:
         yield
     finally:
         Tensor.detach = plain  # type: ignore[method-assign]
-
-
-def train_mode(patient: Patient, finding: Finding) -> str | None:
-    for model in patient.models:
-        model.train()
-    return "model.train()"
 
 
 def hold_all(patient: Patient, finding: Finding) -> str | None:
@@ -341,7 +346,7 @@ def set_rate(patient: Patient, finding: Finding) -> str | None:
     return "another learning rate"
 
 
-SIGNAL = (he, glorot, rectify, normalise, bridge)
+SIGNAL = (he, glorot, rectify, bridge, normalise)
 
 CURES: dict[str, tuple[Cure, ...]] = {
     "CR101": (clear,),
@@ -359,13 +364,13 @@ CURES: dict[str, tuple[Cure, ...]] = {
     "CR501": (set_rate, clip),
     "CR504": (clip, set_rate),
     "CR601": SIGNAL,
-    "CR602": (clip, he, redraw, normalise),
+    "CR602": (clip_through_time, he, redraw, clip, normalise),
     "CR603": (standardise, redraw, normalise),
     "CR604": (leak, redraw),
-    "CR605": SIGNAL,
+    "CR605": (clip_through_time, *SIGNAL),
     "CR606": (redraw,),
     "CR607": SIGNAL,
-    "CR701": (train_mode,),
     "CR703": (standardise,),
 }
 SEARCHED = frozenset((set_rate,))     # cures whose learning rate is searched at once
+FAR = frozenset((set_rate, standardise))      # and in a wide range: it may be off by any factor

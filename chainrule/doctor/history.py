@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from chainrule.core.node import Origin
 
 from .graph import Graph
 
+MOST = 512                # steps with numbers that are kept for charts
 KEPT = 50                 # steps that an autopsy can look back on
 
 
@@ -123,7 +125,8 @@ class Run:
     """Everything rules look at.
 
     `names` are those of parameters that no module knows, by id; `reached` the ids of the
-    leaves that any backward pass reached; `error` what stopped it.
+    leaves that any backward pass reached; `error` what stopped it; `treat` tries cures, where
+    it is known how a step is done.
     """
 
     models: list[Any]
@@ -137,6 +140,14 @@ class Run:
     cuts: list[CutSeen] = field(default_factory=list)
     roots: deque[Any] = field(default_factory=lambda: deque(maxlen=8))    # weakly, of each loss
     error: Exception | None = None
+    treat: Callable[..., Any] | None = None        # tries a cure on what was checked
+    looked: list[Step] = field(default_factory=list)     # at closely, thinned out: for charts
+
+    def keep(self, step: Step) -> None:
+        """Remember a step that was looked at closely; of very many, every other one goes."""
+        self.looked.append(step)
+        if len(self.looked) > MOST:
+            del self.looked[1:-1:2]
 
     @property
     def latest(self) -> Step:

@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from chainrule.core.errors import SettingError
+
 from .finding import Finding
 
 if TYPE_CHECKING:
@@ -42,6 +44,16 @@ class Report:
             lines += ["  cure:", *[f"      {line}" for line in f.cure.split("\n")]]
             blocks.append("\n".join(lines))
         return "\n\n".join([*blocks, seen])
+
+    def prove(self, finding: Finding | None = None, **options: Any) -> Any:
+        """Tries the cure for the gravest finding on a copy: `cr.doctor.treat` on what `check` was
+        given; takes its `optimizer=`, `steps=` and `seed=`.
+        """
+        if self.run.treat is None:
+            raise SettingError("prove(): only a report of cr.doctor.check(model, x, y, loss=...) "
+                               "or check(step, ...) knows how to do a step; "
+                               "cr.doctor.treat(model, (x, y), loss=..., optimizer=...) is told")
+        return self.run.treat(finding=finding, **options)
 
     def to_json(self) -> str:
         return json.dumps({"findings": [f.to_dict() for f in self.findings],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,17 +19,20 @@ from chainrule.core import events
 from chainrule.core.errors import ChainruleError, SettingError
 from chainrule.nn import Module
 from chainrule.optim import SGD, Optimizer
-from chainrule.tensor import Tensor
 
-from .cures import CURES, SEARCHED, Cure, Patient
+from .cures import CURES, FAR, SEARCHED, Cure, Patient
 from .finding import Finding
 from .keeping import kept, reached
 from .watching import Watch
 
 STEPS = 200
 RATE = 0.01               # of plain gradient descent, where no optimiser is given
-FACTORS = (1e-3, 1e-2, 0.1, 0.3, 3.0, 10.0, 100.0, 1e3, 1e4)     # on the learning rate, searched
+FACTORS = (1e-2, 0.1, 0.3, 3.0, 10.0)                 # on the learning rate, searched
+WIDE = (1e-3, 1e-2, 0.1, 0.3, 3.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)      # where it may be far off
 BETTER = 0.9              # a treated copy ends below this share of what the untreated one reached
+STILL = 4                 # steps with a learning rate of 0, to see what is wrong before the first
+CONSEQUENCES = frozenset(("CR501", "CR504"))      # an explosion has a cause, perhaps one to be seen
+STANDING = frozenset(("CR207", "CR208"))          # what such a copy has by being held still
 LAST = 0.05               # share of the losses whose median is the loss at the end
 
 
@@ -94,7 +98,9 @@ class Treatment:
         head = f"{f.rule} {f.severity}: {f.what}"
         if best is None:
             return f"{head}\n  not treated: {self.why}"
-        lines = [head, f"  {'cured by' if self.helped else 'best tried'}: {best.what}"]
+        word = "best tried" if not self.helped else (
+            "helped by" if f.rule in best.found else "cured by")
+        lines = [head, f"  {word}: {best.what}"]
         before = self.control
         rows = [(f"gradient at {best.weight}, first step", _gradient(before), _gradient(best)),
                 (f"loss after {max(len(best.losses), len(before.losses))} steps",
@@ -182,14 +188,17 @@ def treat(what: Module | Callable[..., Any], batch: Any, *, loss: Callable[..., 
 @contextmanager
 def _alone(models: list[Module], optimizers: list[Optimizer]) -> Iterator[None]:
     """Nobody else listens, and what is the user's stays as it was."""
-    listeners, events.listeners = events.listeners, ()
+    listeners, quiet = list(events.listeners), events.quiet
+    events.listeners.clear()
+    events.quiet = 0
     generator = random.get_rng_state()
     try:
         with kept(models, optimizers), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             yield
     finally:
-        events.listeners = listeners
+        events.listeners[:] = listeners
+        events.quiet = quiet
         random.set_rng_state(generator)
 
 
@@ -223,9 +232,11 @@ class _Trial:
     steps: int
     seed: int
 
-    def run(self, cure: Cure | None, finding: Finding | None, steps: int, factor: float = 1.0
-            ) -> tuple[Course, Watch] | None:
-        """One copy from the same seed; None if the cure cannot be applied to it."""
+    def run(self, cure: Cure | None, finding: Finding | None, steps: int, factor: float = 1.0,
+            closely: bool = True) -> tuple[Course, Watch] | None:
+        """One copy from the same seed; None if the cure cannot be applied to it. Not `closely`:
+        for its losses alone, and no further than to the first that is no number.
+        """
         with kept(*self.own), ExitStack() as stack:
             random.manual_seed(self.seed)
             patient = self.prepare()
@@ -246,6 +257,9 @@ class _Trial:
                 stack.enter_context(context())
             watching = Watch(patient.models, patient.optimizers, every=max(1, steps // 4),
                              warn=False)
+            watching.remembered = False
+            if not closely:
+                watching.first, watching.every = 0, sys.maxsize
             first = None
             with watching:
                 for _ in range(steps):
@@ -256,20 +270,22 @@ class _Trial:
                     except (ChainruleError, FloatingPointError) as error:
                         watching.run.error = error
                         break
+                    if not closely and not math.isfinite(sum(watching.run.losses[-1:])):
+                        break
                     if first is None:
                         first = dict(watching.run.steps[0].parameters)
             weight, gradient = _at_the_first_weight(first or {})
-            error = watching.run.error
+            stopped = watching.run.error
             return Course(words, tuple(watching.run.losses), weight, gradient,
                           frozenset(f.rule for f in watching.report.findings),
-                          type(error).__name__ if error is not None else "", rate), watching
+                          type(stopped).__name__ if stopped is not None else "", rate), watching
 
-    def searched(self, cure: Cure | None, finding: Finding) -> Course | None:
+    def searched(self, cure: Cure | None, finding: Finding, far: bool) -> Course | None:
         """The copy with the learning rate that is best after a fifth of the steps."""
         short = max(20, self.steps // 5)
         ends: list[tuple[float, float]] = []
-        for factor in FACTORS:
-            done = self.run(cure, finding, short, factor)
+        for factor in WIDE if far else FACTORS:
+            done = self.run(cure, finding, short, factor, closely=False)
             if done is not None and math.isfinite(done[0].end):
                 ends.append((done[0].end, factor))
         for _, factor in sorted(ends)[:2]:      # what is best at first may explode later
@@ -285,46 +301,58 @@ class _Trial:
         if finding is None:
             found = watching.report.findings
             finding = next((f for f in found if f.rule in CURES), None)
+            if finding is not None and finding.rule in CONSEQUENCES:
+                earlier = self.cause()
+                if earlier is not None:
+                    finding = earlier
+                    untreated = replace(untreated, found=untreated.found | {earlier.rule})
             if finding is None:
                 why = (f"{found[0].rule} has no cure that can be tried by itself" if found
                        else "nothing was found")
                 return Treatment(found[0] if found else None, untreated, (), (), False, why)
+        elif finding.rule not in untreated.found:
+            return Treatment(finding, untreated, (), (), False,
+                             "the untreated copy does not show it; where it lies in the loop, "
+                             "give treat() a function that does one step of yours")
         if finding.rule not in CURES:
             return Treatment(finding, untreated, (), (), False,
                              f"{finding.rule} has no cure that can be tried by itself")
         tried: list[Course] = []
-        able: list[Cure] = []
+        control: Course | None = None
         for cure in CURES[finding.rule]:
-            if cure in SEARCHED:
-                course = self.searched(cure, finding)
-            else:
-                done = self.run(cure, finding, self.steps)
-                course = None if done is None else done[0]
-                if done is not None:
-                    able.append(cure)
-            if course is None:
-                continue
-            tried.append(course)
-            if self.better(course, untreated, finding):
-                return Treatment(finding, untreated, tuple(tried), (untreated,), True)
-        control = self.searched(None, finding) if able else None
-        control = control if control is not None and control.end < untreated.end else untreated
-        for cure in able:
-            course = self.searched(cure, finding)
-            if course is None:
-                continue
-            tried.append(course)
-            if self.better(course, control, finding):
-                return Treatment(finding, untreated, tuple(tried), (control,), True)
-        if control is not untreated and control.end < BETTER * untreated.end:
-            why = (f"with another learning rate ({control.rate:g}) the untreated copy ends at "
-                   f"{_number(control.end)}, and no cure did better.")
-            return Treatment(finding, untreated, tuple(tried), (), False, why)
+            done = None if cure in SEARCHED else self.run(cure, finding, self.steps)
+            if done is None and cure not in SEARCHED:
+                continue                       # it does not fit this model
+            if done is not None:
+                tried.append(done[0])
+                if self.better(done[0], untreated):
+                    return Treatment(finding, untreated, tuple(tried), (untreated,), True)
+                if control is None:
+                    control = self.searched(None, finding, cure in FAR)
+                    if control is None or control.end > untreated.end:
+                        control = untreated
+            course = self.searched(cure, finding, cure in FAR)
+            if course is not None:
+                tried.append(course)
+                than = untreated if control is None or cure in SEARCHED else control
+                if self.better(course, than):
+                    return Treatment(finding, untreated, tuple(tried), (than,), True)
         why = "" if tried else "its cures do not fit this model"
+        if control is not None and control.end < BETTER * untreated.end:
+            why = (f"the untreated copy itself ends at {_number(control.end)} with "
+                   f"lr={control.rate:g}, and no cure did better than that.")
         return Treatment(finding, untreated, tuple(tried), (), False, why)
 
+    def cause(self) -> Finding | None:
+        """What a copy whose weights stand still shows, where that is more than a consequence."""
+        done = self.run(None, None, STILL, 0.0)
+        found = [] if done is None else done[1].report.findings
+        if any(f.rule in CONSEQUENCES for f in found):
+            return None
+        return next((f for f in found if f.rule in CURES and f.rule not in STANDING), None)
+
     @staticmethod
-    def better(course: Course, than: Course, finding: Finding) -> bool:
+    def better(course: Course, than: Course) -> bool:
         """A lower loss, clearly, that has fallen; or one that is a number where there was none."""
         if not math.isfinite(course.end) or not course.losses:
             return False

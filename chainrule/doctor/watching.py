@@ -29,7 +29,7 @@ from .rule import RULES
 
 FIRST = 12                # so many steps are looked at closely: most faults show at once
 EVERY = 50                # then one in so many
-EARLY = 1000              # from here on only if it takes no more than a share of the time:
+EARLY = 400              # from here on only if it takes no more than a share of the time:
 SHARE_EAGER = 0.04
 SHARE = 0.01              # for compiled steps, which are looked at by running their Python
 PAUSE = 4                 # so many times within that pause a compiled function asks again
@@ -51,7 +51,9 @@ class Watch:
     def __init__(self, models: Iterable[Any], optimizers: Iterable[Any], *, every: int = EVERY,
                  warn: bool = True, silence: Iterable[str] = ()) -> None:
         self.run = Run([("", model) for model in models], list(optimizers))
+        self.first = FIRST
         self.every = every
+        self.remembered = True                  # by autopsy(), when it ends
         self.warn = warn
         self.silenced = {*silence, *SILENCED}
         self.found: dict[tuple[Any, ...], Finding] = {}
@@ -87,7 +89,8 @@ class Watch:
             self._close()
         if self.run.error is not None:
             self._ask(stopped=True)
-        remember(self.report)
+        if self.remembered:
+            remember(self.report)
         self.closed = True
 
     @property
@@ -106,7 +109,7 @@ class Watch:
         if self.compiled:
             close = since > self.cost / SHARE
         else:
-            close = run.count < FIRST or (run.count % self.every == 0 and (
+            close = run.count < self.first or (run.count % self.every == 0 and (
                 run.count < EARLY or since > self.cost / SHARE_EAGER))
         run.steps.append(Step(run.count, close))
         run.count += 1
@@ -127,6 +130,7 @@ class Watch:
             self._ask()
             self.looked = time.perf_counter()
             self.cost = self.looked - self.began
+            self.run.keep(step)
         step.graph = None
         self.before.clear()
 
@@ -186,15 +190,18 @@ class Watch:
         elif event == "compiled":
             self._on_compiled(step, **facts)
 
-    def _count_cleared(self) -> None:
-        """Gradients that were set to None, by whatever way, hold no pass any more."""
+    def _count_cleared(self, closely: bool = False) -> None:
+        """Gradients that were set to None, by whatever way, hold no pass any more; nor do those
+        that were set to 0, which is looked up only where numbers are looked at anyway.
+        """
         for known in self.passes.values():
-            if known[0]._grad is None:
+            grad = known[0]._grad
+            if grad is None or (closely and not np.any(grad._value)):
                 known[1] = 0
 
     def _on_backward(self, step: Step, tensors: list[Any], roots: list[tuple[Node, Any]]) -> None:
         self._meet_modules(roots)
-        self._count_cleared()
+        self._count_cleared(closely=True)
         step.losses.append(float(sum(np.sum(y._value) for y in tensors)))
         self.run.roots.append(weakref.ref(roots[0][0]))
         step.graph = Graph(roots)
@@ -341,4 +348,7 @@ def watch(*what: Any, every: int = EVERY, warn: bool = True,
     if unknown:
         raise ValueError(f"silence={unknown!r}: there are no such rules; cr.doctor.rules() lists "
                          "them")
+    if not hasattr(every, "__index__") or every < 1:
+        raise ValueError(f"every={every!r}: one step in so many is looked at closely, so it must "
+                         "be a whole number of at least 1")
     return Watch(models, optimizers, every=every, warn=warn, silence=silence)

@@ -156,7 +156,7 @@ def closer(args: argparse.Namespace) -> bool:
 def refuse_unused(args: argparse.Namespace) -> None:
     """Raise about options that what is asked for would not read."""
     if args.what in MEASURED:
-        names = ("zoom", "sample", "unit", "wrt", "detail", "style")
+        names = ("zoom", "sample", "unit", "wrt", "detail")
         given = [f"--{name}" for name in names if getattr(args, name) is not None]
         if given:
             raise SettingError(f"explain {args.what}: it measures, so there is no loss for "

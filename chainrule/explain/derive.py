@@ -17,13 +17,12 @@ import numpy as np
 from chainrule.autodiff.reverse import affected, reachable
 from chainrule.autograd import seed
 from chainrule.core.bind import bind
-from chainrule.core.errors import NotScalarError, SettingError
+from chainrule.core.errors import NotScalarError
 from chainrule.core.node import Node, Origin, scope_path
 from chainrule.core.primitive import TABLE
 from chainrule.core.record import UNREAD, refuse_number
 from chainrule.core.types import ArrayType, type_of
 from chainrule.prims.show import Shown, bracket, infix, same
-from chainrule.tensor import Tensor
 
 from .naming import Names, condition_text, operand_text
 from .numbers import Style, rounded, strength_of
@@ -168,11 +167,6 @@ def derive(loss: Any, scope: Mapping[str, Any], *, names: Mapping[Any, Any] | No
 
     `wrt` limits the backward pass to the paths to some tensors.
     """
-    if not isinstance(loss, Tensor):
-        raise SettingError(
-            f"explain() wants the loss, a tensor that was computed from parameters, got "
-            f"{type(loss).__name__}. A number that was read out (loss.item(), float(loss), "
-            "loss.numpy()) no longer knows where it came from; give the tensor itself.")
     if loss._value is None:
         raise refuse_number("explain()")
     if loss._node is not None and loss.numel() != 1:

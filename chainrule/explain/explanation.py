@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from chainrule.core.errors import SettingError
 from chainrule.core.node import user_frame
+from chainrule.tensor import Tensor
 
 from .derive import BackwardStep, Derivation, ForwardStep, Gradient, derive
 from .large.layers import overview
@@ -175,7 +176,7 @@ def chosen_detail(derivation: Derivation, style: Style) -> str:
         return "steps"
     size = sum(one.value.size for one in derivation.gradients if one.value is not None)
     few = len(derivation.forward) <= MOST_STEPS and size <= MOST_NUMBERS
-    short = few and writer("text")(derivation, style, WIDEST).count("\n") < MOST_LINES
+    short = few and writer("text")(derivation, style, 100).count("\n") < MOST_LINES
     return "steps" if short else "layers"
 
 
@@ -208,6 +209,11 @@ def explain(loss: Any, *, wrt: Any = None, style: str | None = None,
     >>> print(cr.explain(loss, names={"w": w}).gradients["w"].gradient)
     -18.0
     """
+    if not isinstance(loss, Tensor):
+        raise SettingError(
+            f"explain() wants the loss, a tensor that was computed from parameters, got "
+            f"{type(loss).__name__}. A number that was read out (loss.item(), float(loss), "
+            "loss.numpy()) no longer knows where it came from; give the tensor itself.")
     for setting, value, least in (("precision", precision, 1), ("elements", elements, 0)):
         right = isinstance(value, int) and not isinstance(value, bool) and value >= least
         if not right and not (value is None and setting == "precision"):

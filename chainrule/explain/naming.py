@@ -174,6 +174,11 @@ def modules_in(model: Any, scope: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """
     found = [(name, value) for name, value in scope.items()
              if isinstance(value, Module) and not name.startswith("_")]
+    known = {id(value) for _, value in found}
+    for name, value in modules_held(scope):
+        if id(value) not in known:
+            known.add(id(value))
+            found.append((name, value))
     if model is not None:
         own = [name for name, value in found if value is model]
         found = [((own or ["model"])[0], model), *[f for f in found if f[1] is not model]]
@@ -182,6 +187,22 @@ def modules_in(model: Any, scope: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if len(outer) == 1 and not any(path[:1].isdigit() for path, _ in outer[0][1].named_children()):
         return [("", outer[0][1])]
     return outer
+
+
+def modules_held(scope: Mapping[str, Any]) -> Iterator[tuple[str, Module]]:
+    """Modules in the lists and dicts of a caller, `nets[0]`, and on a `self` that is no module."""
+    variables = [(name, value) for name, value in scope.items() if not name.startswith("_")]
+    own = scope.get("self")
+    if own is not None and not isinstance(own, Module) and hasattr(own, "__dict__"):
+        variables += [(f"self.{name}", value) for name, value in vars(own).items()]
+    for name, value in variables:
+        if isinstance(value, Module) and name.startswith("self."):
+            yield name, value
+        elif type(value) in (list, tuple, dict) and len(value) <= MOST_ITEMS:
+            items = value.items() if type(value) is dict else enumerate(value)
+            for key, item in items:
+                if isinstance(item, Module):
+                    yield f"{name}[{key!r}]", item
 
 
 def joined(prefix: str, path: str) -> str:

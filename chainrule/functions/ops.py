@@ -420,6 +420,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         x = input if min is None else row("maximum", input, min)
         return x if max is None else row("minimum", x, max)
+    # a number of NumPy's has a dtype, which must not become that of the result
+    min, max = (m.item() if isinstance(m, np.generic) else m for m in (min, max))
     wanted = promote(input.dtype, None) if input.dtype.kind == "f" else result_dtype(
         [input, *[m for m in (min, max) if m is not None]])
     x = input.to(wanted)

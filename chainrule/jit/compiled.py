@@ -17,6 +17,7 @@ from chainrule.core import events
 from chainrule.core.bind import Value, state
 from chainrule.core.config import settings
 from chainrule.core.errors import ChainruleError, SettingError, TracedValueError
+from chainrule.core.events import listeners
 
 from .checks import overlaps, reason, serves
 from .entry import Entry, mode_now
@@ -74,7 +75,7 @@ class Compiled:
             self._signature = inspect.signature(called)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if events.listeners:
+        if listeners:
             if events.quiet <= 0:
                 return self._watched(args, kwargs)
             events.quiet -= 1

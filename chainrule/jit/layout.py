@@ -42,7 +42,9 @@ def _made(capture: Any, node: Node, known: dict[Node, Array | None]) -> Array | 
     if node.prim is None:
         shadow = capture.origins.get(node)
         if shadow is None:
-            return np.zeros(node.shape, node.dtype) if not node.shape else None
+            plain = not node.shape or any(
+                key._node is node for _, key, _ in capture.keys.values())   # of random numbers
+            return np.zeros(node.shape, node.dtype) if plain else None
         if shadow.left is not None:
             return None
         shadow.order_asked = True

@@ -107,7 +107,11 @@ def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = 
     limit = float(clip_value)
     if not limit >= 0:
         raise SettingError(f"clip_value={clip_value!r} must be >= 0")
-    for grad in _gradients(parameters):
+    gradients = _gradients(parameters)
+    if events.listeners and gradients and _plain(gradients):
+        largest = max(_norm(g._value, math.inf) for g in gradients)
+        events.tell("clip", norm=largest, most=limit, elements=1.0)
+    for grad in gradients:
         array = grad._value
         if isinstance(array, np.ndarray):
             np.clip(array, -limit, limit, out=array)

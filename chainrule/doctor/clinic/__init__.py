@@ -1,4 +1,4 @@
-"""The clinic: programs with a known fault and programs without one, and how often the doctor is right.
+"""The clinic: programs with and without a known fault, and how often the doctor is right.
 
     python -m chainrule.doctor.clinic
 

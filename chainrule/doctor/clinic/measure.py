@@ -9,18 +9,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import chainrule as cr
-from chainrule import nn, optim
 from chainrule.core.errors import ChainruleError
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.rule import RULES
 from chainrule.doctor.watching import Watch
+from chainrule.random import manual_seed
 
 from .programs import Program
 
 # What is demanded: of error-level findings that they are none on healthy programs, of faults that
 # they are found (overall, and of each rule), of findings that they name the right line.
 PRECISION, RECALL, EACH, LINE = 1.0, 0.95, 0.8, 0.95
+PARTS = ("", "blind", "untuned")
+# What every program begins with.
+BEGINNING = """
+import numpy as np
+import chainrule as cr
+from chainrule import nn, optim
+F = nn.functional
+"""
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,9 @@ COLUMNS = ("expected", "other error", "warning or info", "nothing")
 
 def examine(program: Program, seed: int) -> Outcome:
     """Run a program under watch; its random numbers follow from the seed."""
-    cr.manual_seed(seed)
-    given = {"__name__": program.name, "cr": cr, "nn": nn, "F": nn.functional, "optim": optim,
-             "np": np, "rng": np.random.default_rng(seed)}
+    given = {"__name__": program.name, "rng": np.random.default_rng(seed)}
+    exec(BEGINNING, given)
+    manual_seed(seed)
     watching = Watch([], [], warn=False)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -119,25 +126,28 @@ class Tally:
     # ------------------------------------------------------------ as text
 
     def __str__(self) -> str:
-        return "\n\n".join([self.figures(), self.matrix(), self.table(), self.failures()])
+        return f"{self.figures()}\n\n{self.matrix()}\n\n{self.table()}\n\n{self.failures()}"
 
     def figures(self) -> str:
-        """Each bar, and what was measured, of all, the tuned and the untuned part."""
-        parts = [self, self.only(lambda o: not o.program.untuned),
-                 self.only(lambda o: o.program.untuned)]
+        """Each bar, and what was measured: of all, and of the parts."""
+        parts = [self, *(self.only(lambda o, part=part: o.program.part == part)  # type: ignore[misc]
+                         for part in PARTS)]
         lowest = min(self.rules().items(), key=lambda item: item[1], default=("", 1.0))
         rows = [
             ("healthy runs without an error-level finding", percent(PRECISION),
-             percent(self.precision), "", ""),
+             *(percent(part.precision) if part.healthy else "–" for part in parts)),
             ("faults found by the expected rule", percent(RECALL),
              *(percent(part.recall) for part in parts)),
-            (f"the rule found least often ({lowest[0]})", percent(EACH), percent(lowest[1]),
-             *(percent(min(part.rules().values(), default=1.0)) for part in parts[1:])),
+            (f"the rule found least often ({lowest[0]})", percent(EACH),
+             *(percent(min(part.rules().values(), default=1.0)) for part in parts)),
             ("the right line, where a fault has one", percent(LINE),
              *(percent(part.line) for part in parts)),
             ("the expected rule is named first", "–", *(percent(part.first) for part in parts)),
+            ("programs, faulty + healthy", "",
+             *(" + ".join(str(len({o.program.name for o in side}))
+                          for side in (part.faulty, part.healthy)) for part in parts)),
         ]
-        return grid(("measured", "demanded", "all", "tuned", "untuned"), rows)
+        return grid(("measured", "demanded", "all", *(part or "tuned" for part in PARTS)), rows)
 
     def matrix(self) -> str:
         """The confusion matrix, in runs."""
@@ -156,14 +166,14 @@ class Tally:
             alarms = len({o.program.name for o in self.healthy
                           if any(f.rule == id for f in o.findings)})
             rows.append((id, RULES[id].title, str(len({o.program.name for o in mine.outcomes})),
-                         "untuned" if mine.outcomes[0].program.untuned else "",
                          percent(found), percent(share(placed)) if placed else "–", str(alarms)))
-        return grid(("rule", "", "programs", "", "found", "line", "healthy programs it speaks of"),
+        return grid(("rule", "", "programs", "found", "line", "healthy programs it speaks of"),
                     rows)
 
     def failures(self) -> str:
         """Misses, wrong lines and alarms by program; '' if there are none."""
-        kinds = (
+        kinds: tuple[tuple[str, Callable[[Outcome], bool],
+                           Callable[[Outcome], Sequence[Finding]]], ...] = (
             ("not found", lambda o: bool(o.program.rule) and not o.hits, lambda o: o.findings),
             ("wrong line", lambda o: o.placed is False, lambda o: o.hits),
             ("false alarm", lambda o: not o.program.rule and bool(o.errors), lambda o: o.errors),

@@ -1,8 +1,9 @@
 """The programs of the clinic, read from Markdown.
 
-A heading names the program, the rule that should find its fault (none: it is healthy), and whether
-it is untuned: written before anybody looked at how the rule recognises the fault, and not changed
-since. Lines marked `# fault` are those that may be named; without a mark the fault has no line.
+A heading names the program, the rule that should find its fault (none: it is healthy), and to which
+part it belongs. `blind` was written before its author had seen how the rules recognise anything;
+the rules were mended by it afterwards. `untuned` was written after that, and no rule was changed
+for it. Lines marked `# fault` are those that may be named; without a mark the fault has no line.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-HEADING = re.compile(r"## (?P<name>\w+)(?: (?P<rule>CR\d{3}))?(?P<untuned> untuned)?\s*")
+HEADING = re.compile(r"## (?P<name>\w+)(?: (?P<rule>CR\d{3}))?(?: (?P<part>blind|untuned))?\s*")
 MARK = "# fault"
 
 
 @dataclass(frozen=True)
 class Program:
-    """name, text, the expected rule ('' where healthy), whether untuned."""
+    """name, text, the expected rule ('' where healthy), part ('blind', 'untuned' or '')."""
 
     name: str
     text: str
     rule: str
-    untuned: bool
+    part: str
 
     @property
     def file(self) -> str:
@@ -56,8 +57,8 @@ def read(page: str) -> list[Program]:
     """The programs of one page.
 
     >>> [one] = read("## a_name CR101 untuned\\n```python\\nx = 1\\ny = 2  # fault\\n```\\n")
-    >>> one.name, one.rule, one.untuned, sorted(one.lines)
-    ('a_name', 'CR101', True, [2])
+    >>> one.name, one.rule, one.part, sorted(one.lines)
+    ('a_name', 'CR101', 'untuned', [2])
     """
     found = []
     for part in re.split(r"(?m)^(?=## )", page)[1:]:
@@ -65,7 +66,7 @@ def read(page: str) -> list[Program]:
         said = HEADING.fullmatch(heading)
         code = re.search(r"(?ms)^```python\n(.*?)^```$", rest)
         if said is None or code is None:
-            raise ValueError(f"{heading!r}: a program needs a heading '## name [CR101] [untuned]' "
+            raise ValueError(f"{heading!r}: a program needs a heading '## name [CR101] [part]' "
                              "and a block of Python")
-        found.append(Program(said["name"], code[1], said["rule"] or "", bool(said["untuned"])))
+        found.append(Program(said["name"], code[1], said["rule"] or "", said["part"] or ""))
     return found

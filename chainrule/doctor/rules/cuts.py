@@ -10,7 +10,7 @@ from chainrule.doctor.finding import Finding
 from chainrule.doctor.history import Run
 from chainrule.doctor.rule import rule
 
-from .parameters import held_by_optimizers, parameters_of
+from .parameters import held_by_optimizers
 from .programs import LOOP, MSE, OPTIMIZER, REGRESSION
 
 STEPLIKE = ("round", "floor", "ceil", "trunc", "sign")
@@ -44,7 +44,9 @@ def cut(run: Run) -> Iterator[Finding]:
     Told with certainty: the parameter is in an optimiser, no backward pass ever reached it, and it
     is among what that line was computed from.
     """
-    held, own = held_by_optimizers(run), parameters_of(run)
+    held = held_by_optimizers(run)
+    # Also those that only the optimiser knows: a module before the cut is not in the loss's graph.
+    own = {id(p): (name, p) for name, p in run.parameters()}
     blamed: dict[tuple[str, int], list[str]] = {}
     for key, (name, p) in own.items():
         if key not in held or key in run.reached or not p.requires_grad or p.grad is not None:
@@ -75,7 +77,8 @@ def no_derivative(run: Run) -> Iterator[Finding]:
     """argmax, a comparison or a cast to whole numbers, whose result is no float; or round, floor,
     sign, whose slope is 0 almost everywhere. The gradient of what lies before is None or all 0.
     """
-    held, own, graph = held_by_optimizers(run), parameters_of(run), run.latest.graph
+    held, graph = held_by_optimizers(run), run.latest.graph
+    own = {id(p): (name, p) for name, p in run.parameters()}
     unreached = {key: name for key, (name, p) in own.items()
                  if key in held and p.requires_grad and key not in run.reached and p.grad is None}
     for c in run.cuts:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from chainrule.core.node import Origin
 from chainrule.doctor.finding import Finding
-from chainrule.doctor.history import Run
+from chainrule.doctor.history import Event, Run, Step
 from chainrule.doctor.rule import rule
 
 from .programs import LOOP, MSE, OPTIMIZER, REGRESSION
@@ -22,19 +23,24 @@ def never_cleared(run: Run) -> Iterator[Finding]:
     """`backward()` adds to `.grad`. Without `zero_grad()` every step also repeats all earlier ones.
 
     Counted, not guessed: the engine knows how many backward passes are in each `.grad`. A loop that
-    accumulates on purpose clears between its steps, so that the count falls back; here it only
-    grows from step to step.
+    accumulates on purpose clears between its steps, so that the count falls back; here it grows
+    over three steps that moved the parameter. Each parameter by itself, since of two optimisers one
+    may be cleared and the other not.
     """
-    steps = run.sampled(2)
-    if len(steps) < 2 or any(e.what == "zero_grad" for step in steps for e in step.events):
+    now: Step | None = None
+    grown: dict[str, int] = {}
+    for name in run.latest.parameters:
+        moved = [step for step in run.sampled(12)
+                 if name in step.parameters and step.parameters[name].update][-3:]
+        passes = [step.parameters[name].passes for step in moved]
+        if len(moved) < 3 or not 0 < passes[0] < passes[1] < passes[2]:
+            continue
+        # More than this step's own: else it was cleared, and the batch merely grows.
+        if passes[2] > sum(e.what == "backward" for e in moved[2].events):
+            now, grown[name] = moved[-1], passes[-1]
+    if now is None:
         return
-    before, now = steps
-    grown = [name for name, seen in now.parameters.items()
-             if name in before.parameters
-             and seen.passes > before.parameters[name].passes > 0 and seen.gradient is not None]
-    if not grown:
-        return
-    most = max(now.parameters[name].passes for name in grown)
+    most = max(grown.values())
     backward = now.place("backward")
     yield Finding(
         "CR101", "error",
@@ -43,7 +49,7 @@ def never_cleared(run: Run) -> Iterator[Finding]:
         "Each update repeats the gradients of all steps before, at weights they no longer belong "
         "to: the steps grow and the loss swings or explodes.",
         f"optimizer.zero_grad()      # before line {backward.line}",
-        backward, subject=grown[0], evidence={"passes": most, "parameters": len(grown)},
+        backward, subject=next(iter(grown)), evidence={"passes": most, "parameters": len(grown)},
         step=now.number)
 
 
@@ -101,10 +107,16 @@ def accumulated_without_dividing(run: Run) -> Iterator[Finding]:
 
     A mean over n examples, added k times, is k times the mean over k·n examples, so that the
     learning rate acts k times as strongly. Recognised by several backward passes from the same
-    line within a step whose losses end in a mean that nothing divides afterwards.
+    line since gradients were cleared, within a step whose losses end in a mean that nothing divides
+    afterwards.
     """
     step = run.latest
-    lines = [e.place for e in step.events if e.what == "backward"]
+    lines: list[Origin] = []
+    for e in step.events:
+        if e.what == "zero_grad":
+            lines.clear()
+        elif e.what == "backward":
+            lines.append(e.place)
     count = len(lines)
     if count < 2 or len({(p.file, p.line) for p in lines}) > 1 or step.graph is None:
         return
@@ -148,10 +160,10 @@ def clips_always(run: Run) -> Iterator[Finding]:
     norm, most = clips[-1].facts["norm"], clips[-1].facts["most"]
     yield Finding(
         "CR104", "warning",
-        f"clipping to {most:.3g} acts at every step: the gradient's norm is {norm:.3g}.",
+        f"clipping to {most:.3g} acts at every step: {_what(clips[-1])} is {norm:.3g}.",
         "Every step has the same length whatever the slope, so the loss neither settles nor does "
         "the learning rate mean what it says.",
-        f"nn.utils.clip_grad_norm_(parameters, {_round(norm):g})", clips[-1].place,
+        f"nn.utils.{_function(clips[-1])}(parameters, {_round(norm):g})", clips[-1].place,
         evidence={"norm": norm, "limit": most}, step=run.latest.number)
 
 
@@ -181,10 +193,18 @@ def clips_never(run: Run) -> Iterator[Finding]:
         return
     norm, most = clips[-1].facts["norm"], clips[-1].facts["most"]
     yield Finding(
-        "CR105", "info", f"clipping to {most:.3g} never acts: the gradient's norm is {norm:.3g}.",
+        "CR105", "info", f"clipping to {most:.3g} never acts: {_what(clips[-1])} is {norm:.3g}.",
         "A step a hundred times too long would still pass it.",
-        f"nn.utils.clip_grad_norm_(parameters, {_round(10 * norm):g})", clips[-1].place,
+        f"nn.utils.{_function(clips[-1])}(parameters, {_round(10 * norm):g})", clips[-1].place,
         evidence={"norm": norm, "limit": most}, step=run.latest.number)
+
+
+def _what(clip: Event) -> str:
+    return "its largest element" if "elements" in clip.facts else "the gradient's norm"
+
+
+def _function(clip: Event) -> str:
+    return "clip_grad_value_" if "elements" in clip.facts else "clip_grad_norm_"
 
 
 def _round(value: float) -> float:

@@ -10,10 +10,11 @@ import numpy as np
 from chainrule.core.node import Node
 from chainrule.core.types import type_of
 from chainrule.doctor.finding import Finding
-from chainrule.doctor.graph import edges
+from chainrule.doctor.graph import Graph, edges
 from chainrule.doctor.history import Run
 from chainrule.doctor.rule import rule
 
+from .parameters import ratios_of
 from .programs import LOOP, MSE, OPTIMIZER, REGRESSION
 
 CURES = {
@@ -53,21 +54,31 @@ for step in range(3):
 def first_in_forward(run: Run) -> Iterator[Finding]:
     """NaN or ∞: the first operation whose result has one while its operands have none.
 
-    Everything computed from it is NaN too, so only the first is of interest.
+    Everything computed from it is NaN too, so only the first is of interest. Looked for where the
+    loss or a gradient is not finite: an ∞ that is divided away again may leave a finite loss.
     """
+    found = overflow(run)
+    if found is not None:
+        yield found
+
+
+def overflow(run: Run) -> Finding | None:
     graph = run.latest.graph
-    if graph is None or run.latest.loss is None or np.isfinite(run.latest.loss):
-        return
+    if graph is None or run.latest.loss is None or (
+            np.isfinite(run.latest.loss) and _gradients_finite(run)):
+        return None
     for node in graph.order:
         value = graph.values.get(node)
         if value is None or not _bad(value) or node.prim is None:
             continue
-        if any(_bad(x) for x in graph.saved[node]) or any(
-                _bad(graph.values.get(edge)) for edge in edges(node)):
-            return                                # it came from outside: CR502
-        given = ", ".join(_range(x) for x in graph.saved[node] if type(x) is np.ndarray)
+        bad = [x for x in _operands(run, graph, node) if _bad(x)]
+        if bad and all(_masking(x) for x in bad) and _masking(value):
+            continue                              # −∞ is what masks are made of
+        if bad:
+            return None                           # it came from outside: CR502
+        given = ", ".join(map(_range, _operands(run, graph, node)))
         kind = "NaN" if np.isnan(value).any() else "∞"
-        yield Finding(
+        return Finding(
             "CR501", "error",
             f"{node.name} makes the first {kind}: {int((~np.isfinite(value)).sum())} of "
             f"{value.size} results, of {given or 'operands that were not kept'}.",
@@ -75,7 +86,36 @@ def first_in_forward(run: Run) -> Iterator[Finding]:
             CURES.get(node.name, "# keep its operands where it is defined"), node.origin,
             subject=node.origin.module, evidence={"operation": node.name},
             step=run.latest.number)
-        return
+    return None
+
+
+def _operands(run: Run, graph: Graph, node: Node) -> list[Any]:
+    """The arrays an operation read, but for parameters that were finite then: when rules run, the
+    optimiser has already written into those.
+    """
+    sound = {id(p) for name, p in run.parameters()
+             if name in run.latest.parameters and run.latest.parameters[name].weight.finite}
+    arrays = []
+    saved = graph.saved[node] or (None,) * len(node.inputs)
+    for x, edge in zip(saved, node.inputs, strict=False):
+        tensor = edge.out() if edge is not None and edge.prim is None and callable(edge.out) \
+            else None
+        if tensor is not None and id(tensor) in sound:
+            continue
+        if type(x) is not np.ndarray and edge is not None:
+            x = graph.values.get(edge)
+        if type(x) is np.ndarray:
+            arrays.append(x)
+    return arrays
+
+
+def _gradients_finite(run: Run) -> bool:
+    return all(p.gradient is None or p.gradient.finite for p in run.latest.parameters.values())
+
+
+def _masking(x: Any) -> bool:
+    """Are the elements that are not finite all −∞?"""
+    return not np.isnan(x).any() and not np.isposinf(x).any()
 
 
 @rule("CR502", "the data hold a number that is none", example=REGRESSION + """
@@ -90,7 +130,7 @@ def in_the_data(run: Run) -> Iterator[Finding]:
         for value, edge in zip(graph.saved[node], node.inputs, strict=False):
             if edge is None and _bad(value):
                 # −∞ is what masks are made of
-                if not np.isnan(value).any() and (value[~np.isfinite(value)] < 0).all():
+                if _masking(value):
                     continue
                 count = int((~np.isfinite(value)).sum())
                 first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(value)))
@@ -145,7 +185,7 @@ def first_in_backward(run: Run) -> Iterator[Finding]:
     graph = step.graph
     if graph is None or step.loss is None or not np.isfinite(step.loss):
         return
-    if all(p.gradient is None or p.gradient.finite for p in step.parameters.values()):
+    if _gradients_finite(run) or overflow(run) is not None:      # CR501 names where it began
         return
     gradients = graph.gradients
     worst: Node | None = None
@@ -158,7 +198,7 @@ def first_in_backward(run: Run) -> Iterator[Finding]:
             break
     if worst is None:
         return
-    given = ", ".join(_range(x) for x in graph.saved[worst] if type(x) is np.ndarray)
+    given = ", ".join(map(_range, _operands(run, graph, worst)))
     yield Finding(
         "CR503", "error",
         f"the gradient stops being finite at {worst.name}: what arrives is finite, what it hands "
@@ -173,12 +213,19 @@ def first_in_backward(run: Run) -> Iterator[Finding]:
 optimizer = cr.optim.SGD(model.parameters(), lr=30.0)
 """ + MSE + LOOP, cured=REGRESSION + OPTIMIZER + MSE + LOOP)
 def exploded(run: Run) -> Iterator[Finding]:
-    """The loss is more than 1,000 times the first one and still rising: the steps are too long.
+    """The loss is more than 1,000 times those at the start, and a step changes the weights by more
+    than a tenth of their size: the steps are too long.
 
-    The line is that of the optimiser's step. Where a single operation makes a NaN, CR501 says so.
+    Losses below 0 have no such start (a critic's, a policy's), and a loss that begins near 0 may
+    grow without harm, so that both have to hold. The line is that of the optimiser's step. Where a
+    single operation makes a NaN, CR501 says so.
     """
     losses = [x for x in run.losses if np.isfinite(x)]
-    if len(losses) < 3 or not abs(losses[-1]) > 1000 * max(abs(losses[0]), 1e-8):
+    start = max(map(abs, losses[:3 if len(losses) >= 6 else 1]), default=0.0)
+    if len(losses) < 3 or not losses[-1] > 1000 * max(start, 1e-8):
+        return
+    ratios = ratios_of(run.latest)
+    if ratios and not max(ratios.values()) > 0.1:
         return
     rate = max(run.latest.rates, default=0.0)
     yield Finding(

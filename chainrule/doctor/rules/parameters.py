@@ -200,8 +200,10 @@ def not_reached(run: Run) -> Iterator[Finding]:
     step = run.latest
     if not step.losses or not run.optimizers:
         return
-    held = held_by_optimizers(run)
-    for name, p in parameters_of(run).values():
+    held, own = held_by_optimizers(run), parameters_of(run)
+    # Where a model has parameters that wait for an optimiser, it holds those of another: CR202.
+    waiting = any(key not in held and p.grad is not None for key, (_, p) in own.items())
+    for name, p in own.values() if waiting else run.parameters():
         if id(p) in held and p.requires_grad and p.grad is None and id(p) not in run.reached \
                 and not any(id(p) in cut.leaves for cut in run.cuts):
             yield Finding(
@@ -209,8 +211,8 @@ def not_reached(run: Run) -> Iterator[Finding]:
                 f"{name} has never got a gradient: the loss does not depend on it.",
                 "It stays as it was initialised. Most often a layer is called and its result not "
                 "used, or another name was meant.",
-                f"cr.doctor.why_none(model.{name}, loss)", step.place("backward"), subject=name,
-                step=step.number)
+                f"cr.doctor.why_none({'model' if id(p) in own else 'optimizer'}.{name}, loss)",
+                step.place("backward"), subject=name, step=step.number)
 
 
 @rule("CR206", "the scheduler comes before the optimiser", after=3,
@@ -232,11 +234,15 @@ for step in range(8):
     scheduler.step()
 """)
 def scheduler_first(run: Run) -> Iterator[Finding]:
-    """`scheduler.step()` between `backward()` and `optimizer.step()`: the first rate is skipped."""
+    """`scheduler.step()` between `backward()` and `optimizer.step()`, or before the very first
+    `optimizer.step()`: the first rate is skipped.
+    """
     step = run.latest
     order = [e.what for e in step.events if e.what in ("backward", "schedule", "step")]
     if order[-3:] != ["backward", "schedule", "step"]:
-        return
+        step = run.steps[0]
+        if step.number or not any(e.what == "schedule" for e in step.events):
+            return
     place = step.place("schedule")
     yield Finding(
         "CR206", "warning", "scheduler.step() is called before optimizer.step().",
@@ -295,22 +301,26 @@ def steps_too_small(run: Run) -> Iterator[Finding]:
 optimizer = cr.optim.Adam(model.parameters(), lr=2.0)
 """ + LOOP, cured=REGRESSION + OPTIMIZER + MSE + LOOP)
 def steps_too_large(run: Run) -> Iterator[Finding]:
-    """The median step changes the weights by more than a tenth of their size, and the loss is no
-    better than at the start, after at least six steps.
+    """The median step changes the weights by more than a tenth of their size, and the loss is half
+    as large again as at the start, after at least six steps. A warning where the steps are above
+    0.3 and the loss is merely no better after twelve: it may be noise, or a start in odd units.
 
     Around 10⁻³ is usual, above 10⁻¹ is rarely good (Karpathy; TheDeepChecker, arXiv 2204.00694).
     """
     steps = [s for s in run.sampled(12) if s.parameters]
-    if len(steps) < 6 or len(run.losses) < 6 or not run.losses[-1] >= 0.9 * run.losses[0]:
+    if len(steps) < 6 or len(run.losses) < 6:
         return
+    first, recent = run.losses[0], median(run.losses[-5:])
     largest = median(max(ratios.values(), default=0.0) for ratios in map(ratios_of, steps))
-    if not largest > 0.1:
+    # Below 0 a loss says nothing about better or worse: a policy's, a critic's.
+    worse = largest > 0.1 and not recent <= 1.5 * first and min(run.losses) >= 0
+    if not worse and not (largest > 0.3 and len(run.losses) >= 12 and not recent <= 0.9 * first):
         return
     name = max(ratios_of(steps[-1]), key=ratios_of(steps[-1]).get, default="")  # type: ignore[arg-type]
     yield Finding(
-        "CR209", "error",
+        "CR209", "error" if worse else "warning",
         f"a step changes the weights by {largest:.2g} times their size, and the loss went from "
-        f"{run.losses[0]:.3g} to {run.losses[-1]:.3g}.",
+        f"{first:.3g} to {recent:.3g}.",
         "The steps jump over every valley: the loss swings or explodes.",
         f"lr={_round(max(run.latest.rates) * 1e-2 / largest):g}", run.latest.place("step"),
         subject="learning rate", evidence={"ratio": largest, "parameter": name},

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from chainrule.core.node import Origin
+from chainrule.core.node import Node, Origin
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.history import ActivationSeen, ParameterSeen, Run
 from chainrule.doctor.rule import rule
@@ -48,7 +49,12 @@ def vanishing(run: Run) -> Iterator[Finding]:
     AutoTrainer's condition (Zhang et al. 2021) also wants the first to be small by itself; here the
     decay per layer, fitted over all of them, has to be below 0.7 as well, so that one odd layer
     does not count. An error below 10⁻⁶: then early layers do not learn at all. (Bengio et al. 1994)
+
+    A recurrence has few weights, but one line that is run at every step of time: there the gradient
+    at its first turn is held against that at its last, and 10⁻⁶ over at least eight turns is a
+    warning, since recent inputs may well matter more.
     """
+    yield from _forgetting(run)
     found = weights(run)
     if len(found) < 4:
         return
@@ -73,6 +79,34 @@ def vanishing(run: Run) -> Iterator[Finding]:
         step=run.latest.number)
 
 
+def _forgetting(run: Run) -> Iterator[Finding]:
+    turns: dict[tuple[str, str, int], list[ActivationSeen]] = {}
+    for a in run.latest.activations:
+        if a.gradient is not None and a.gradient.finite:
+            turns.setdefault((a.operation, a.place.file, a.place.line), []).append(a)
+    for seen in turns.values():
+        # Layers of one Sequential are called in one line too, but each has a name of its own.
+        if len(seen) < 8 or len({a.module for a in seen}) > 1:
+            continue
+        sizes = [a.gradient.norm / a.gradient.size ** 0.5 for a in seen if a.gradient is not None]
+        # By quarters: a gate that meets a state of 0 gets no gradient in any case.
+        quarter = len(sizes) // 4
+        early, late = max(sizes[:quarter]), max(sizes[-quarter:])
+        if not early < 1e-6 * late:
+            continue
+        first, factor = seen[0], (max(early, 1e-300) / late) ** (1 / (len(sizes) - quarter))
+        yield Finding(
+            "CR601", "warning",
+            f"the gradient shrinks by ×{factor:.2g} at each of {len(seen)} turns of "
+            f"{first.operation}{_of(first)}: the first ones get {early / late:.1e} of what "
+            "the last get.",
+            "What happened early in a sequence cannot be learned from.",
+            "nn.LSTM or nn.GRU instead of a plain recurrence, or\n"
+            "nn.init.orthogonal_(weight) for the recurrent weight", first.place,
+            subject=first.module, evidence={"ratio": early / late, "per layer": factor},
+            step=run.latest.number)
+
+
 def _blamed(a: ActivationSeen | None) -> str:
     return "" if a is None else f" The mean slope of {a.operation} is {a.steep:.2g}."
 
@@ -84,7 +118,7 @@ def _per_layer(sizes: list[float]) -> float:
     return float(np.exp(-slope))
 
 
-@rule("CR602", "exploding gradients", after=2, example=DEEP.format(
+@rule("CR602", "exploding gradients", example=DEEP.format(
     depth=12, activation="ReLU", after="for p in model.parameters():\n    p.data.mul_(6)")
     + OPTIMIZER + ENTROPY + LOOP, cured=DEEP.format(
     depth=3, activation="ReLU", after="") + OPTIMIZER + ENTROPY + LOOP)
@@ -196,7 +230,9 @@ def initialisation(run: Run) -> Iterator[Finding]:
     steps = np.diff(np.log(sizes))
     if not (max(ratio, 1 / ratio) > 1e3 and max(np.mean(steps > 0), np.mean(steps < 0)) > 0.8):
         return
-    last = run.latest.activations[-1]
+    # The layer that does most of it, not whatever bends last: that may be the loss.
+    steps = steps if ratio > 1 else -steps
+    last = run.latest.activations[int(np.argmax(steps)) + 1]
     verb = "grow" if ratio > 1 else "shrink"
     yield Finding(
         "CR605", "warning",
@@ -253,24 +289,31 @@ def constant_output(run: Run) -> Iterator[Finding]:
     if graph is None:
         return
     models = {id(model) for _, model in run.models}
-    output = None
-    for node in graph.order:
+
+    def inside(node: Node) -> bool:
         scope = node.scope
         while scope is not None and scope[0] is not None:
             scope = scope[0]
-        if scope is not None and id(scope[1]) in models:
-            output = node
-    value = None if output is None else graph.values.get(output)
-    if output is None or value is None or value.ndim < 2 or len(value) < 4:
+        return scope is not None and id(scope[1]) in models
+
+    # What leaves a model. There may be several results, and one of them, such as a deviation that
+    # is a parameter, may well be the same for all samples.
+    outputs = [node for node in graph.order if node.prim is not None and inside(node)
+               and (node is graph.root or not all(map(inside, graph.readers.get(node, ()))))]
+    found = [(node, graph.values[node]) for node in outputs if node in graph.values]
+    found = [(node, value) for node, value in found if value.ndim >= 2 and len(value) >= 4]
+    if not found or any(_spread(value) > 1e-6 * max(float(np.abs(value).max()), 1e-6)
+                        for _, value in found):
         return
+    output, value = found[-1]
     given = [x for node in graph.order for x, edge in zip(
         graph.saved[node], node.inputs, strict=False)
         if edge is None and type(x) is np.ndarray and x.ndim and len(x) == len(value)]
     if not any((x != x[:1]).any() for x in given):
         return                                    # neither inputs nor targets differ
-    spread = float(np.max(value.max(0) - value.min(0)))
+    spread = _spread(value)
     if not spread <= 1e-6 * max(float(np.abs(value).max()), 1e-6):
-        return
+        return                                    # not a number
     yield Finding(
         "CR608", "error",
         f"all {len(value)} samples of the batch get the same output.",
@@ -278,3 +321,7 @@ def constant_output(run: Run) -> Iterator[Finding]:
         "# look at the first layer whose outputs are equal: cr.doctor.check(model, x)",
         output.origin, subject=output.origin.module, evidence={"spread": spread},
         step=run.latest.number)
+
+
+def _spread(value: np.ndarray[Any, Any]) -> float:
+    return float(np.max(value.max(0) - value.min(0)))

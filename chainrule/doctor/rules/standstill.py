@@ -141,5 +141,31 @@ def _given(graph: Graph) -> Iterator[tuple[Any, Any]]:
             return
         for value, edge in zip(graph.saved[node], node.inputs, strict=False):
             if edge is None and type(value) is np.ndarray and (
-                    value.ndim > 1 or value.ndim == 1 and value.dtype.kind in "iu"):
+                    value.ndim > 1 or (value.ndim == 1 and value.dtype.kind in "iu")):
                 yield node, value
+
+
+@rule("CR505", "weights that are no numbers before the first step", example=REGRESSION + OPTIMIZER
+      + MSE + """
+model[0].weight.data[2, 1] = float("nan")      # as from a file saved too late
+""" + LOOP, cured=REGRESSION + OPTIMIZER + MSE + LOOP)
+def lost_weights(run: Run) -> Iterator[Finding]:
+    """A parameter holds NaN or ∞ at the first step that is seen: it was loaded or set like that.
+
+    Training cannot bring it back: NaN minus anything is NaN. Where weights are lost during
+    training, the first operation that made a NaN is named instead (CR501, CR503).
+    """
+    if run.latest.number or not run.latest.losses:
+        return
+    for name, p in run.parameters():
+        value = p._value
+        if type(value) is np.ndarray and value.dtype.kind == "f":
+            lost = int((~np.isfinite(value)).sum())
+            if lost:
+                yield Finding(
+                    "CR505", "error",
+                    f"{lost} of the {value.size} numbers of {name} are NaN or ∞ before the first "
+                    "step.", "Every loss and every gradient computed with it is NaN, for ever.",
+                    "model = Net()      # start anew, or load a state from before the first NaN",
+                    Origin("", 0, "", ""), subject=name, evidence={"lost": lost}, step=0)
+                return

@@ -129,7 +129,7 @@ for step in range(12):
     optimizer.step()
 """)
 def overwritten(run: Run) -> Iterator[Finding]:
-    """`x += 1`, `x.mul_(2)`, `x[0] = 1` write into memory that an operation kept for its derivative.
+    """`x += 1`, `x.mul_(2)`, `x[0] = 1` write into memory that an operation keeps for its slope.
 
     The engine counts the writes to every array that it keeps; the line named is the one that wrote.
     Where the operation does not need the value (an addition, say), writing is allowed.

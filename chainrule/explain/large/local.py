@@ -19,7 +19,6 @@ from chainrule.core.node import Node
 from chainrule.core.record import UNREAD, new
 from chainrule.explain.recording import Recording
 
-
 STAND_INS = 1.25, 0.75       # whatever they are: positive, so that a logarithm takes them
 
 

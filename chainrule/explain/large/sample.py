@@ -12,6 +12,7 @@ from chainrule.core.errors import IndexingError, SettingError
 from chainrule.core.node import Node
 from chainrule.explain.numbers import Style, shape_text
 from chainrule.explain.recording import Recording, edges_of
+from chainrule.nn.parameter import Parameter
 
 from .layers import Layer, formulas_of, short_label
 from .local import Locals
@@ -19,6 +20,7 @@ from .statistics import norm, percent
 from .tree import call_tree, rows_of, scopes_of
 from .view import Block, Heading, Prose, Table, View
 
+MOST_NAMES = 6           # names listed of what is not told
 MOST_NUMBERS = 10        # results with at most so many numbers per example are written out
 
 
@@ -99,18 +101,22 @@ def contributions(recording: Recording, sample: int, size: int) -> dict[Node, An
     """What one example adds to the gradient of each leaf.
 
     Each step that reads a leaf gets only the example's own part of the gradient that arrives
-    there. Rules are linear in it, so over all examples this adds up to the leaf's gradient. Where
+    there. Rules are linear in it, so over all examples this adds up to the leaf's gradient. A leaf
+    is left out where the examples of a step that reads it are not surely found: no axis or, as
+    with as many positions as examples, more than one has their number. Where
     an operation couples examples (batch normalisation), an example's part is its own row of the
     result of that step.
     """
     locals_ = Locals(recording)
+    data = of_data(recording, size)
     found: dict[Node, Any] = {}
     for leaf in recording.order:
         if leaf.prim is not None or leaf not in recording.gradients:
             continue
         total: Any = None
         for user, chain in _visible_users(recording, leaf):
-            if not _has(user, size) and not _is_rows(recording, user, size):
+            if user not in data or user.shape[1:-1] == (size,) or not (
+                    _has(user, size) or _is_rows(recording, user, size)):
                 total = None
                 break
             g = np.zeros(user.shape, user.dtype)
@@ -123,6 +129,26 @@ def contributions(recording: Recording, sample: int, size: int) -> dict[Node, An
         if total is not None:
             found[leaf] = total
     return found
+
+
+def of_data(recording: Recording, size: int) -> set[Node]:
+    """The nodes that depend on the batch, and not on parameters alone.
+
+    A slice of a weight or its square may have as many rows as the batch has examples; those rows
+    are no examples. The batch comes in as a constant, or as a leaf that is no parameter.
+    """
+    leaves = {leaf: leaf.out() for leaf in recording.order
+              if leaf.prim is None and leaf.out is not None}
+    learned = {leaf for leaf, tensor in leaves.items() if isinstance(tensor, Parameter)}
+    data = {leaf for leaf, tensor in leaves.items()
+            if learned and tensor is not None and leaf not in learned and _has(leaf, size)}
+    for node in recording.order:
+        shapes = [getattr(value, "shape", None) for value, edge
+                  in zip(recording.saved[node][0], node.inputs, strict=True) if edge is None]
+        if not data.isdisjoint(edges_of(node)) or any(
+                shape[0] % size == 0 for shape in shapes if shape and size):
+            data.add(node)
+    return data
 
 
 def _is_rows(recording: Recording, node: Node, size: int) -> bool:
@@ -171,8 +197,15 @@ def edges_on(recording: Recording, node: Node) -> set[Node]:
 
 
 def _shares(recording: Recording, style: Style, shares: dict[Node, Any]) -> list[Block]:
+    others = [recording.texts[leaf] for leaf in recording.order if leaf.prim is None
+              and leaf in recording.gradients and leaf not in shares]
+    untold: list[Block] = []
+    if others:
+        more = f" and {len(others) - MOST_NAMES} more" if len(others) > MOST_NAMES else ""
+        untold = [Prose(f"not told: {', '.join(others[:MOST_NAMES])}{more}. A step that reads "
+                        "them does not show which of its rows belong to which example.", dim=True)]
     if not shares:
-        return []
+        return untold
     rows = [("", "‖what it adds‖", "‖gradient‖", "share")]
     leaves = sorted(shares, key=lambda leaf: -norm(shares[leaf]))
     for leaf in leaves[:MOST_NUMBERS]:
@@ -188,4 +221,4 @@ def _shares(recording: Recording, style: Style, shares: dict[Node, Any]) -> list
               "over the batch the shares add up to 100 %", dim=True)]
     if len(leaves) > MOST_NUMBERS:
         blocks.append(Prose(f"and {len(leaves) - MOST_NUMBERS} further leaves", dim=True))
-    return blocks
+    return [*blocks, *untold]

@@ -38,8 +38,12 @@ def layer_of(recording: Recording, part: Part) -> Layer:
     return formulas_of(recording, rows_of(Part(None, "", None, part.nodes, [part]), recording))[0]
 
 
-def unit_axis(shape: tuple[int, ...]) -> int:
-    """Channels are axis 1 of images (N,C,H,W); else units are along the last axis."""
+def unit_axis(shape: tuple[int, ...], part: Part) -> int:
+    """Channels are before the axes that a convolution moves along, axis 1 of images (N,C,H,W);
+    else units are along the last axis."""
+    moved = getattr(part.module, "kernel_size", None)
+    if isinstance(moved, tuple) and len(shape) > len(moved):
+        return len(shape) - 1 - len(moved)
     return 1 if len(shape) == 4 else len(shape) - 1
 
 
@@ -111,7 +115,7 @@ def size_text(value: Any, style: Style) -> str:
 
 def _units(recording: Recording, style: Style, layer: Layer, name: str) -> list[Block]:
     shape = shape_of(recording, layer.before)
-    axis = unit_axis(shape)
+    axis = unit_axis(shape, layer.group.parts[0])
     gradient = np.moveaxis(np.asarray(layer.gradient, np.float64).reshape(shape), axis, 0)
     sizes = np.sqrt(np.sum(gradient.reshape(len(gradient), -1) ** 2, axis=1))
     value = recording.values.get(layer.after)
@@ -139,7 +143,7 @@ def unit_page(recording: Recording, style: Style, part: Part, unit: int) -> View
     if recording.gradients.get(before) is None or not shape:
         raise SettingError(f"explain: {part.name} has no units: its result is one number, or no "
                            "gradient reaches it")
-    axis = unit_axis(shape)
+    axis = unit_axis(shape, layer.group.parts[0])
     size = shape[axis]
     name = part.name
     if not -size <= unit < size:
@@ -249,12 +253,17 @@ def _sum(recording: Recording, style: Style, layer: Layer, place: tuple[int, ...
 
 
 def _weights(recording: Recording, style: Style, layer: Layer, unit: int) -> list[Block]:
-    """The gradients of the unit's own row of each weight."""
+    """The gradients of the unit's own row of each weight: of all that the unit depends on."""
     rows = [("gradient of", "norm", "strongest", "", "")]
     shape = shape_of(recording, layer.before)
-    size = shape[unit_axis(shape)]
+    along = unit_axis(shape, layer.group.parts[0])
+    own = np.zeros(shape, layer.before.dtype)
+    np.moveaxis(own, along, 0)[unit] = 1
+    bars = Locals(recording).back(layer.before, own, layer.group.parts[0].nodes)
     for weight in layer.weights:
-        axes = [axis for axis, length in enumerate(weight.shape) if length == size]
+        axes = [axis for axis, length in enumerate(weight.shape) if length == shape[along]
+                and weight in bars and np.any(bars[weight])
+                and not np.any(np.delete(bars[weight], unit, axis))]
         if not axes:
             continue
         gradient = np.asarray(recording.gradients[weight])

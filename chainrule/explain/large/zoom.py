@@ -92,15 +92,17 @@ def resolve(recording: Recording, target: Any) -> Part | tuple[Node, tuple[int, 
     place: tuple[int, ...] = ()
     element = ELEMENT.fullmatch(name)
     nodes = named(recording)
-    if name not in nodes and element:
-        name = element["name"]
-        place = tuple(int(i) for i in element["place"].split(","))
     if name in nodes:
         return nodes[name], place
     tree = call_tree(recording)
     parts: dict[str, Part] = {}
     for part in sorted(parts_of(tree), key=lambda one: one.module is None):
         parts.setdefault(part.name, part)
+    if name not in parts and element:                 # nets[0] is a module, w[0] an element
+        name = element["name"]
+        place = tuple(int(i) for i in element["place"].split(","))
+        if name in nodes:
+            return nodes[name], place
     if name in parts:
         return parts[name]
     if name in ("model", "net", "network", ""):

@@ -192,6 +192,9 @@ class _Task:
                 raise
             return Review((), (mistake,))
         mine = self.collected(answer, self.tape)
+        if not mine:
+            raise SettingError("check(): my_backward returned no gradient, so there is nothing to "
+                               f'mark. Return a dict of them: {{"d{self.keys[0]}": ...}}')
         width = min(map(size_of, (*self.arrays, *mine.values())))
         relative = self.tolerance or RELATIVE[width]
         true = self.tape.true

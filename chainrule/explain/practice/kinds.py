@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import chainrule.rows as rows
+from chainrule.core.errors import SettingError
 from chainrule.core.primitive import TABLE, Primitive
 from chainrule.explain.styles.text import wrapped
 from chainrule.prims.show import same
@@ -513,6 +514,8 @@ def exercise(kind: str = "", level: int = 1, seed: int | None = None) -> Exercis
 
     Raises SettingError for a kind or level that does not exist.
     """
+    if seed is not None and (not hasattr(seed, "__index__") or seed < 0):
+        raise SettingError(f"exercise(seed={seed!r}): a seed is a whole number of at least 0")
     if seed is None:
         seed = int(np.random.default_rng().integers(1_000_000))
     if not kind:

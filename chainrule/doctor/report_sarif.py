@@ -1,0 +1,65 @@
+"""A report as SARIF 2.1.0 (OASIS 2020), which editors and code hosts show beside the lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .finding import Finding
+from .report import Report
+from .rule import RULES
+
+SCHEMA = ("https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/"
+          "sarif-schema-2.1.0.json")
+LEVELS = {"error": "error", "warning": "warning", "info": "note"}
+
+
+def sarif_of(report: Report) -> str:
+    """The log as JSON: one run, the rules that found something, one result for each finding."""
+    used = sorted({f.rule for f in report.findings})
+    log = {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {"name": "chainrule doctor",
+                                "rules": [_described(id) for id in used]}},
+            "columnKind": "unicodeCodePoints",
+            "results": [_result(f, used.index(f.rule)) for f in report.findings],
+        }],
+    }
+    return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
+
+
+def _described(id: str) -> dict[str, Any]:
+    rule = RULES.get(id)
+    if rule is None:
+        return {"id": id}
+    return {"id": id, "shortDescription": {"text": rule.title},
+            "fullDescription": {"text": rule.page},
+            "help": {"text": f"{rule.page}\n\ncured:\n\n{rule.cured}"}}
+
+
+def _result(f: Finding, index: int) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "ruleId": f.rule, "ruleIndex": index, "level": LEVELS[f.severity],
+        "message": {"text": f"{f.what} {f.why}\ncure:\n{f.cure}"},
+    }
+    if f.place.file:
+        location: dict[str, Any] = {"physicalLocation": {
+            "artifactLocation": {"uri": _uri(f.place.file)}}}
+        if f.place.line > 0:
+            location["physicalLocation"]["region"] = {"startLine": f.place.line}
+        if f.subject:
+            location["logicalLocations"] = [{"fullyQualifiedName": f.subject}]
+        result["locations"] = [location]
+    return result
+
+
+def _uri(file: str) -> str:
+    """Relative to where the program runs, if it lies below: so that a code host finds it."""
+    path = Path(file).resolve()
+    here = Path.cwd()
+    if path.is_relative_to(here):
+        return path.relative_to(here).as_posix().replace(" ", "%20")
+    return path.as_uri()
