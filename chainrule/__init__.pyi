@@ -57,6 +57,7 @@ from .functions.arithmetic import logit as logit
 from .functions.arithmetic import nan_to_num as nan_to_num
 from .functions.arithmetic import positive as positive
 from .functions.arithmetic import rsub as rsub
+from .functions.arithmetic import straight_through as straight_through
 from .functions.arithmetic import tensordot as tensordot
 from .functions.arithmetic import xlogy as xlogy
 from .functions.attach import add as add

@@ -65,3 +65,9 @@ def test_pages():
     assert [line.split()[0] for line in listed] == sorted(RULES)
     page = doctor("--rule", "cr101").stdout
     assert "optimizer.zero_grad()" in page and 'cr.doctor.silence("CR101")' in page
+
+
+def test_a_program_that_trains_nothing_is_not_called_healthy(tmp_path):
+    done = doctor(program(tmp_path, "print('hello')\n"))
+    assert done.returncode == 2
+    assert "nothing to look at" in done.stdout

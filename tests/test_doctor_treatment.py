@@ -284,3 +284,16 @@ def test_mistakes(arguments, match):
 
 def test_every_cure_is_for_a_rule_that_exists():
     assert set(CURES) <= set(RULES) and all(CURES.values())
+
+
+def test_why_not_learning_answers_with_the_cure_and_its_effect():
+    cr.manual_seed(0)
+    layers = [layer for _ in range(8) for layer in (cr.nn.Linear(8, 8), cr.nn.Sigmoid())]
+    model = cr.nn.Sequential(*layers, cr.nn.Linear(8, 1))
+    x = cr.randn(32, 8)
+    before = [p.detach().numpy().copy() for p in model.parameters()]
+    answer = cr.doctor.why_not_learning(model, x, x[:, :1], loss=cr.nn.MSELoss())
+    assert answer.finding.rule == "CR601" and answer.helped
+    for old, p in zip(before, model.parameters(), strict=True):
+        np.testing.assert_array_equal(old, p.detach().numpy())
+        assert p.grad is None

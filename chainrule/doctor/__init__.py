@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .asking import Answer, Blame, blame, why_none, why_zero
 from .autopsy import autopsy
-from .checking import check
+from .checking import check, why_not_learning
 from .finding import Finding
 from .report import Report
 from .rule import RULES, Rule
@@ -18,7 +18,8 @@ from .watching import SILENCED, DoctorWarning, Watch, watch
 
 __all__ = [
     "Answer", "Blame", "Course", "DoctorWarning", "Finding", "Report", "Rule", "Treatment", "Watch",
-    "autopsy", "blame", "check", "rules", "silence", "treat", "watch", "why_none", "why_zero",
+    "autopsy", "blame", "check", "rules", "silence", "treat", "watch", "why_none",
+    "why_not_learning", "why_zero",
 ]
 
 

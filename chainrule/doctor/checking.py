@@ -14,7 +14,7 @@ from chainrule.tensor import Tensor
 
 from .keeping import kept, reached
 from .report import Report
-from .treatment import treat
+from .treatment import Treatment, treat
 from .watching import Watch
 
 STEPS = 4           # enough for rules that compare one step with the next
@@ -82,3 +82,28 @@ def _step_of(model: Module, batch: tuple[Any, ...], loss: Callable[..., Any] | N
         value.backward()
 
     return step
+
+
+def why_not_learning(model: Module, *batch: Any, loss: Callable[..., Any],
+                     optimizer: Optimizer | None = None) -> Report | Treatment:
+    """One answer: what keeps `model` from learning this batch, and what became of the cure.
+
+    batch      x, ..., target: loss(model(x, ...), target)
+    optimizer  the one it is trained with; plain gradient descent if left out
+
+    A `check`; where it finds an error or a warning, the treatment of the gravest (`treat`), else
+    the report. Print it. Nothing of yours changes.
+
+    >>> import chainrule as cr
+    >>> _ = cr.manual_seed(0)
+    >>> model = cr.nn.Sequential(cr.nn.Linear(3, 8), cr.nn.Tanh(), cr.nn.Linear(8, 1))
+    >>> x, y = cr.randn(16, 3), cr.randn(16, 1)
+    >>> print(why_not_learning(model, x, y, loss=cr.nn.MSELoss()))
+    nothing found: 4 steps seen
+    """
+    if len(batch) == 1 and isinstance(batch[0], tuple | list):
+        batch = tuple(batch[0])
+    report = check(model, *batch, loss=loss)
+    if all(finding.severity == "info" for finding in report.findings):
+        return report
+    return treat(model, batch, loss=loss, optimizer=optimizer)

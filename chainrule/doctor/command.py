@@ -28,7 +28,7 @@ examples:
   chainrule doctor --rule CR101               what a rule means, with a program and its cure
   chainrule doctor --rules                    all rules
 
-exit code: 0 nothing wrong, 1 findings of error level, 2 the program failed
+exit code: 0 nothing wrong, 1 findings of error level, 2 the program failed or trains nothing
 """
 
 
@@ -81,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if args.sarif:
         Path(args.sarif).write_text(sarif_of(report), encoding="utf-8")
     print(report.text(min(width, 100)))
-    return SICK if not report.ok else FAILED if failed else 0
+    nothing = not report.findings and not report.run.losses
+    return SICK if not report.ok else FAILED if failed or nothing else 0
 
 
 def examine(path: Path, arguments: list[str], watching: Watch) -> bool:

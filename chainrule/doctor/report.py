@@ -32,6 +32,8 @@ class Report:
         steps = self.run.count - (not self.run.latest.events if self.run.steps else 0)
         seen = f"{steps} step{'' if steps == 1 else 's'} seen"
         if not self.findings:
+            if not steps and not self.run.losses:
+                return "nothing to look at: backward() was not called while the doctor watched"
             return f"nothing found: {seen}"
         blocks = []
         for f in self.findings:

@@ -119,6 +119,7 @@ class Watch:
 
     def next(self) -> None:
         """A step without an optimiser is over."""
+        self._see_parameters(self.run.latest)
         self._close()
         self._open()
 
@@ -254,6 +255,9 @@ class Watch:
         if not any(one is optimizer for one in self.run.optimizers):
             self.run.optimizers.append(optimizer)
         step.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._see_parameters(step)
+
+    def _see_parameters(self, step: Step) -> None:
         held = {id(p) for one in self.run.optimizers for group in one.param_groups
                 for p in group["params"]}
         for name, p in self.run.parameters():

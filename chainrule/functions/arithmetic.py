@@ -18,6 +18,29 @@ from .shaping import movedim
 from .surface import axis_of, method, public, row
 
 
+@public
+def straight_through(value: Tensor, input: Tensor) -> Tensor:
+    """`value` in the forward pass; in the backward pass its gradient goes to `input` as it is.
+
+    For steps whose slope is 0 almost everywhere: rounding, signs, one-hot choices (the
+    straight-through estimator of Hinton 2012; Bengio, Léonard & Courville 2013). `value` has the
+    shape of `input` and usually is computed from it. The gradient is an estimate, not the slope.
+
+    >>> import chainrule as cr
+    >>> x = cr.tensor([0.2, 0.7], requires_grad=True)
+    >>> y = cr.straight_through(x.round(), x)
+    >>> (y * cr.tensor([3.0, 5.0])).sum().backward()
+    >>> y.tolist(), x.grad.tolist()
+    ([0.0, 1.0], [3.0, 5.0])
+    """
+    if tuple(value.shape) != tuple(input.shape):
+        raise ShapeError(f"straight_through(value, input): {type_of(value)} and {type_of(input)} "
+                         "must have one shape")
+    # Exactly 0 is added, where x + (value - x) would round; infinities are left out of it.
+    nothing = where(rows.isfinite(input), input - input.detach(), 0.0)
+    return value.detach().to(input.dtype) + nothing  # type: ignore[no-any-return]
+
+
 @method
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """Each element, or `min` (a number or a tensor) where that is larger."""

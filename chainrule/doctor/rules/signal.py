@@ -113,8 +113,11 @@ def _blamed(a: ActivationSeen | None) -> str:
 
 def _per_layer(sizes: list[float]) -> float:
     """The factor per layer, by a straight line through the logarithms."""
-    logs = np.log([max(s, 1e-300) for s in sizes])
-    slope = np.polyfit(np.arange(len(logs)), logs, 1)[0]
+    # What underflowed to 0 has no logarithm: the line goes through the others.
+    places = [i for i, size in enumerate(sizes) if size > 0]
+    if len(places) < 2:
+        return 0.0
+    slope = np.polyfit(places, np.log([sizes[i] for i in places]), 1)[0]
     return float(np.exp(-slope))
 
 
