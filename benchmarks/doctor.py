@@ -50,7 +50,7 @@ def measure(workload: Workload, compiled: bool, rounds: int, seconds: float) -> 
     for _ in range(rounds):
         plain.append(stretch(step, batches, count))
         with cr.doctor.watch(model, warn=False):
-            stretch(step, batches, min(BEFORE, count))
+            stretch(step, batches, BEFORE)
             ratios.append(stretch(step, batches, count) / plain[-1])
     kind = "compiled" if compiled else "eager"
     ratio = statistics.median(ratios)

@@ -14,7 +14,7 @@ from chainrule.core.node import Origin
 from .graph import Graph
 
 MOST = 512                # steps with numbers that are kept for charts
-KEPT = 50                 # steps that an autopsy can look back on
+KEPT = 50                 # closely seen steps that an autopsy can look back on
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from .rule import RULES
 FIRST = 12                # so many steps are looked at closely: most faults show at once
 EVERY = 50                # then one in so many
 EARLY = 400              # from here on only if it takes no more than a share of the time:
-SHARE_EAGER = 0.04
+SHARE_EAGER = 0.02
 SHARE = 0.01              # for compiled steps, which are looked at by running their Python
 PAUSE = 4                 # so many times within that pause a compiled function asks again
 EVENTS = ("backward", "zero_grad", "step", "clip", "schedule")
@@ -111,7 +111,11 @@ class Watch:
         else:
             close = run.count < self.first or (run.count % self.every == 0 and (
                 run.count < EARLY or since > self.cost / SHARE_EAGER))
-        run.steps.append(Step(run.count, close))
+        if not close and run.steps and not run.steps[-1].sampled:
+            run.steps[-1].number = run.count      # one stands for all between two close looks
+            run.steps[-1].losses.clear()
+        else:
+            run.steps.append(Step(run.count, close))
         run.count += 1
         # On such a step the tape keeps every value, read by rules or not.
         if self._mode:

@@ -176,7 +176,8 @@ class Optimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops every gradient (or fills it with zeros where `set_to_none` is False)."""
         if events.listeners:
-            events.tell("zero_grad", parameters=[p for _, p in self._places()])
+            events.tell("zero_grad", parameters=[
+                p for group in self.param_groups for p in group["params"]])
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:       # unread, so that a compiled step need not know what was there
