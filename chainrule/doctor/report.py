@@ -27,9 +27,14 @@ class Report:
     def ok(self) -> bool:
         return not any(f.severity == "error" for f in self.findings)
 
+    @property
+    def steps(self) -> int:
+        """How many steps were seen, without one that had only been opened."""
+        return self.run.count - (not self.run.latest.events if self.run.steps else 0)
+
     def text(self, width: int = 100) -> str:
         """One block for each finding: what, where, why, and what to write instead."""
-        steps = self.run.count - (not self.run.latest.events if self.run.steps else 0)
+        steps = self.steps
         seen = f"{steps} step{'' if steps == 1 else 's'} seen"
         if not self.findings:
             if not steps and not self.run.losses:
@@ -59,7 +64,7 @@ class Report:
 
     def to_json(self) -> str:
         return json.dumps({"findings": [f.to_dict() for f in self.findings],
-                           "steps": self.run.count}, indent=1, default=_plain)
+                           "steps": self.steps}, indent=1, default=_plain)
 
     def __str__(self) -> str:
         return self.text()

@@ -33,7 +33,7 @@ border-radius:.3rem}figure{margin:1.5rem 0}figure svg{width:100%;height:auto}
 
 def html_of(report: Report) -> str:
     """The whole page."""
-    count = report.run.count
+    count = report.steps
     errors = sum(f.severity == "error" for f in report.findings)
     head = (f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}, {errors} of error "
             f"level" if report.findings else "nothing found")
