@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+import chainrule as cr
+
 # The same examples on each run and machine, and no limit on time: cores are shared.
 settings.register_profile(
     "ci", derandomize=True, deadline=None, database=None, print_blob=True,
@@ -31,3 +33,10 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs the data in {SHARED_DATA}, which is not part of the repository")
     return SHARED_DATA
+
+
+@pytest.fixture(params=["numpy", "native"])
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A test with the reference and with machine code, graphs verified."""
+    with cr.settings.using(compile=request.param, verify=True):
+        yield request.param

@@ -9,7 +9,7 @@ import copy
 import importlib.util
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,7 @@ from chainrule.jit import RecompileWarning
 SCALE = 5
 
 
-@pytest.fixture(autouse=True, params=["numpy", "native"])
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each test with the reference and with machine code, graphs verified."""
-    with cr.settings.using(compile=request.param, verify=True):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def ones(*shape: int) -> Any:

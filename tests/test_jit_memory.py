@@ -10,7 +10,7 @@ import gc
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,7 @@ from chainrule.core.errors import (
 from chainrule.jit import RecompileWarning
 from chainrule.nn import functional as F
 
-
-@pytest.fixture(autouse=True, params=["numpy", "native"])
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each test with the reference and with machine code, graphs verified."""
-    with cr.settings.using(compile=request.param, verify=True):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def ones(*shape: int) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,7 @@ from chainrule import nn, optim
 VALUES = np.linspace(0.1, 0.9, 7).tolist()
 
 
-@pytest.fixture(autouse=True, params=["numpy", "native"])
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each test with the reference and with machine code, graphs verified."""
-    with cr.settings.using(compile=request.param, verify=True):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def data() -> Any:

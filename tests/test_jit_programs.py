@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,7 @@ Program = tuple[Callable[[], list[Any]], Callable[..., Any], Callable[[int], tup
 PROGRAMS: dict[str, tuple[Callable[[], Program], int]] = {}
 
 
-@pytest.fixture(autouse=True, params=["numpy", "native"])
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each test with the reference and with machine code, graphs verified."""
-    with cr.settings.using(compile=request.param, verify=True):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def program(compiles: int) -> Callable[[Callable[[], Program]], Callable[[], Program]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,7 @@ import pytest
 import chainrule as cr
 from chainrule.core.errors import FreedGraphError, InPlaceError, TracedValueError
 
-
-@pytest.fixture(autouse=True, params=["numpy", "native"])
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each test with the reference and with machine code, graphs verified."""
-    with cr.settings.using(compile=request.param, verify=True):
-        yield request.param
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def data() -> Any:

@@ -32,6 +32,11 @@ ndarray = np.ndarray
 by_time = attrgetter("seq")
 
 
+def edges_of(node: Node) -> list[Node]:
+    """The nodes a gradient goes to from this one."""
+    return [] if node.plan is UNREAD else [edge for edge in node.inputs if edge is not None]
+
+
 def reachable(roots: Iterable[Node], earliest: int = 0) -> list[Node]:
     """All nodes from which a gradient path starts at the roots, latest first."""
     seen = set(roots)

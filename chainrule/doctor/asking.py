@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.autograd import seed
 from chainrule.core.cuts import recent_cuts
 from chainrule.core.node import Node, Origin
 from chainrule.tensor import Tensor
 
-from .graph import Graph, edges
+from .graph import Graph
 
 PRIME = 2**61 - 1
 
@@ -193,21 +194,21 @@ def _narrow(graph: Graph) -> list[Node]:
     root = graph.roots[0][0]
     depth: dict[Node, int] = {}
     for node in graph.order:
-        depth[node] = 1 + max([depth[edge] for edge in edges(node)], default=0)
+        depth[node] = 1 + max([depth[edge] for edge in edges_of(node)], default=0)
     deepest = root
-    while edges(deepest):
-        deepest = max(edges(deepest), key=lambda node: (depth[node], node.seq))
+    while edges_of(deepest):
+        deepest = max(edges_of(deepest), key=lambda node: (depth[node], node.seq))
     draw = Random(0).randrange
-    weights = {node: [draw(1, PRIME) for _ in edges(node)] for node in graph.order}
+    weights = {node: [draw(1, PRIME) for _ in edges_of(node)] for node in graph.order}
     above = {root: 1}
     for node in reversed(graph.order):
-        for edge, weight in zip(edges(node), weights[node], strict=True):
+        for edge, weight in zip(edges_of(node), weights[node], strict=True):
             above[edge] = (above.get(edge, 0) + above.get(node, 0) * weight) % PRIME
     below = {deepest: 1}
     for node in graph.order:
         if node is not deepest:
             below[node] = sum(below[edge] * weight for edge, weight in zip(
-                edges(node), weights[node], strict=True)) % PRIME
+                edges_of(node), weights[node], strict=True)) % PRIME
     everything = below[root]
     return [node for node in reversed(graph.order)
             if above.get(node, 0) * below[node] % PRIME == everything]

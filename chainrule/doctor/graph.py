@@ -11,20 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.autodiff.reverse import reachable, reverse
+from chainrule.autodiff.reverse import edges_of, reachable, reverse
 from chainrule.core.node import Node
-from chainrule.core.record import UNREAD
 
 Array = np.ndarray[Any, Any]
 
 # Rearrangements, through which one looks for what was computed.
 PASSING = frozenset(("reshape", "transpose", "broadcast", "cast", "identity", "slice", "squeeze",
                      "unsqueeze", "flip", "index"))
-
-
-def edges(node: Node) -> list[Node]:
-    """The nodes that a gradient goes to from this one."""
-    return [] if node.plan is UNREAD else [edge for edge in node.inputs if edge is not None]
 
 
 class Graph:
@@ -65,7 +59,7 @@ class Graph:
     def readers(self) -> dict[Node, list[Node]]:
         found: dict[Node, list[Node]] = {}
         for node in self.order:
-            for edge in edges(node):
+            for edge in edges_of(node):
                 found.setdefault(edge, []).append(node)
         return found
 
@@ -76,7 +70,7 @@ class Graph:
     def maker(self, node: Node | None, passing: Iterable[str] = PASSING) -> Node | None:
         """What computed a node, seen through rearrangements."""
         while node is not None and node.name in passing:
-            inner = edges(node)
+            inner = edges_of(node)
             node = inner[0] if inner else None
         return node
 
@@ -94,11 +88,11 @@ class Graph:
     def _bends(self, node: Node) -> bool:
         prim = node.prim
         if (prim is None or prim.kind not in ("elementwise", "composite")
-                or len(edges(node)) != 1 or "axis" in node.params):
+                or len(edges_of(node)) != 1 or "axis" in node.params):
             return False
         arrays = [x for x in self.saved[node] if hasattr(x, "shape")]
         reads = node.plan is not None and (2 in node.plan.inputs or node.plan.output == 2)
-        return (reads and len(arrays) == 1 and node.shape == edges(node)[0].shape
+        return (reads and len(arrays) == 1 and node.shape == edges_of(node)[0].shape
                 and len(node.shape) > 1)
 
     def slopes(self, node: Node) -> Array | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chainrule.autodiff.reverse import affected, reachable
+from chainrule.autodiff.reverse import affected, edges_of, reachable
 from chainrule.autograd import seed
 from chainrule.core.bind import bind
 from chainrule.core.errors import NotScalarError
@@ -26,7 +26,7 @@ from chainrule.prims.show import Shown, bracket, infix, same
 
 from .naming import Names, condition_text, operand_text
 from .numbers import Style, rounded, strength_of
-from .recording import Kept, Recording, check_kept, edges_of, kept_values, saved_values
+from .recording import Kept, Recording, check_kept, kept_values, saved_values
 from .symbol import GRADIENT, Sym, evaluated, written
 from .wanted import wanted_nodes
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.core.config import settings
 from chainrule.core.errors import FreedGraphError, OverwrittenError
 from chainrule.core.node import Node, Origin, storage_of, written_after
@@ -62,11 +63,6 @@ class Recording:
                     if edge is not None:
                         found.setdefault(edge, []).append((user, i))
         return list(found.get(node, ()))
-
-
-def edges_of(node: Node) -> list[Node]:
-    """The nodes a gradient goes to from this one."""
-    return [] if node.plan is UNREAD else [edge for edge in node.inputs if edge is not None]
 
 
 def kept_values(latest: Iterable[Node]) -> dict[Node, Any]:

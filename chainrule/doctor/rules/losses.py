@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.core.node import Node
 from chainrule.doctor.finding import Finding
-from chainrule.doctor.graph import Graph, edges
+from chainrule.doctor.graph import Graph
 from chainrule.doctor.history import Run
 from chainrule.doctor.rule import rule
 
@@ -21,8 +22,8 @@ ENTROPIES = ("cross_entropy_mean", "cross_entropy_ignoring")
 def scores_of(graph: Graph) -> Iterator[tuple[Node, Node]]:
     """(a cross entropy, the scores it was given), as rows or composed by hand."""
     for node in graph.order:
-        if (node.name in ENTROPIES and edges(node)) or (node.name == "log_softmax" and edges(node)):
-            yield node, edges(node)[0]
+        if node.name in (*ENTROPIES, "log_softmax") and edges_of(node):
+            yield node, edges_of(node)[0]
 
 
 @rule("CR401", "softmax before a loss that contains softmax",
@@ -65,7 +66,7 @@ def double_sigmoid(run: Run) -> Iterator[Finding]:
     graph = run.latest.graph
     if graph is None:
         return
-    found = [(n, edges(n)[0]) for n in graph.named("bce_with_logits") if edges(n)]
+    found = [(n, edges_of(n)[0]) for n in graph.named("bce_with_logits") if edges_of(n)]
     found += list(scores_of(graph))
     for node, scores in found:
         maker = graph.maker(scores)
@@ -111,9 +112,9 @@ def broadcast_in_loss(run: Run) -> Iterator[Finding]:
         if node.name not in ("sub", "mul", "add") or len(node.shape) != 2:
             continue
         n, m = node.shape
-        if n != m or n < 2 or len(edges(node)) != 1:
+        if n != m or n < 2 or len(edges_of(node)) != 1:
             continue
-        tracked = graph.maker(edges(node)[0], ("broadcast",))
+        tracked = graph.maker(edges_of(node)[0], ("broadcast",))
         constant = next((x for x, edge in zip(graph.saved[node], node.inputs, strict=False)
                          if edge is None and hasattr(x, "shape")), None)
         if tracked is None or constant is None:

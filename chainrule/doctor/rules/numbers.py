@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.core.node import Node
 from chainrule.core.types import type_of
 from chainrule.doctor.finding import Finding
-from chainrule.doctor.graph import Graph, edges
+from chainrule.doctor.graph import Graph
 from chainrule.doctor.history import Run
 from chainrule.doctor.rule import rule
 
@@ -193,7 +194,7 @@ def first_in_backward(run: Run) -> Iterator[Finding]:
         g = gradients.get(node)
         if g is None or _bad(g):
             continue
-        if any(_bad(gradients.get(edge)) for edge in edges(node)):
+        if any(_bad(gradients.get(edge)) for edge in edges_of(node)):
             worst = node
             break
     if worst is None:

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.core.node import Node
 from chainrule.explain.derive import BackwardStep, Derivation, Fold, ForwardStep, folded
 from chainrule.explain.numbers import Style, shape_text
-from chainrule.explain.recording import Recording, edges_of
+from chainrule.explain.recording import Recording
 from chainrule.prims.show import SUPERSCRIPT
 
 from .statistics import Statistics, norm, percent

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.core.errors import IndexingError, SettingError
 from chainrule.core.node import Node
 from chainrule.explain.numbers import Style, shape_text
-from chainrule.explain.recording import Recording, edges_of
+from chainrule.explain.recording import Recording
 from chainrule.nn.parameter import Parameter
 
 from .layers import Layer, formulas_of, short_label

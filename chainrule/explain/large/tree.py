@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.core.node import Node
 from chainrule.explain.derive import Place, place_of
-from chainrule.explain.recording import Recording, edges_of
+from chainrule.explain.recording import Recording
 
 MOST_ROWS = 10           # as long as no more rows come of it, modules are opened
 LONGEST_PERIOD = 16      # lines or layers that a loop repeats

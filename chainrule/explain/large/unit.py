@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.core.errors import IndexingError, SettingError
 from chainrule.core.node import Node
 from chainrule.explain.derive import Derivation
 from chainrule.explain.numbers import Style, shape_text
-from chainrule.explain.recording import Recording, edges_of
+from chainrule.explain.recording import Recording
 
 from .layers import Layer, described, formulas_of, raised, slope_text
 from .local import Locals, one_hot

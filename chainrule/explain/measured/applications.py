@@ -8,12 +8,11 @@ from typing import Any, final
 
 import numpy as np
 
-from chainrule.autodiff.reverse import reachable
+from chainrule.autodiff.reverse import edges_of, reachable
 from chainrule.core.bind import Value
 from chainrule.core.node import Node
 from chainrule.core.primitive import Primitive
 from chainrule.core.record import new
-from chainrule.explain.recording import edges_of
 
 
 @final

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.autodiff.reverse import affected, reachable, reverse
+from chainrule.autodiff.reverse import affected, edges_of, reachable, reverse
 from chainrule.autograd import seed
 from chainrule.core.config import settings
 from chainrule.core.errors import GradientError
 from chainrule.core.node import Node, scope_path
 from chainrule.explain.naming import Names
-from chainrule.explain.recording import edges_of, kept_values
+from chainrule.explain.recording import kept_values
 from chainrule.prims.show import same
 
 EVERYTHING = 2**40        # elements: with keep_small at this, the tape keeps every value

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.autodiff.reverse import edges_of
 from chainrule.core.node import Node
 from chainrule.core.record import UNREAD
 from chainrule.core.types import ArrayType, type_of
 from chainrule.explain.derive import BackwardStep, Derivation, ForwardStep, Given, Place
-from chainrule.explain.recording import Recording, edges_of
+from chainrule.explain.recording import Recording
 
 
 @dataclass(eq=False)

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chainrule.autodiff.reverse import reachable
+from chainrule.autodiff.reverse import edges_of, reachable
 from chainrule.core.config import settings
 from chainrule.core.errors import GradientError
 from chainrule.core.node import Node
 from chainrule.core.primitive import TABLE
-from chainrule.explain.recording import edges_of
 from chainrule.tensor import Tensor
 
 EVERYTHING = 2**40       # elements: no value is too large to be kept

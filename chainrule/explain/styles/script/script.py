@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.autodiff.reverse import affected
+from chainrule.autodiff.reverse import affected, edges_of
 from chainrule.core.bind import bind
 from chainrule.core.errors import SettingError
 from chainrule.core.node import Node
@@ -26,7 +26,7 @@ from chainrule.core.record import UNREAD
 from chainrule.core.types import type_of
 from chainrule.explain.derive import BackwardStep, Derivation, ForwardStep, Place
 from chainrule.explain.numbers import Style
-from chainrule.explain.recording import Recording, edges_of
+from chainrule.explain.recording import Recording
 
 from .code import Code
 from .helpers import fixed
