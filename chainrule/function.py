@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 from . import autograd
 from .core.bind import Value, state
 from .core.errors import GradientError, OverwrittenError, ShapeError, TracedValueError
-from .core.node import Node, Origin, written_after
+from .core.node import Node, Origin, is_internal, written_after
 from .core.primitive import Primitive, Reads, Variadic
 from .core.record import NO_PARAMS, new, node_here
 from .core.types import ArrayType, type_of
@@ -232,11 +234,18 @@ class _Rule:
                                                      for a in answers[len(self.edges):]):
                 raise GradientError(f"{self.cls.__name__}.backward returned {len(answers)} "
                                     f"gradients for {len(self.edges)} arguments; return one for "
-                                    "each, None where there is none").about("CR307")
+                                    "each, None where there is none"
+                                    ).about("CR307", *self.places(y).values())
             ctx._last = (g, answers)
-        return self.checked(i, answers[i], isinstance(g, Value))
+        return self.checked(i, answers[i], isinstance(g, Value), y)
 
-    def checked(self, i: int, answer: Any, on_tensors: bool) -> Any:
+    def places(self, y: Any) -> dict[str, Origin]:
+        """Where backward returned what is wrong, and where the function was applied."""
+        node = y if isinstance(y, Node) else y._node
+        found = {"returned": last_return(self.cls.backward), "applied": node.origin}
+        return {what: place for what, place in found.items() if place.file}
+
+    def checked(self, i: int, answer: Any, on_tensors: bool, y: Any) -> Any:
         edge = self.edges[i]
         assert edge is not None
         if answer is None:
@@ -245,10 +254,15 @@ class _Rule:
         if not isinstance(answer, Value):
             answer = new(np.asarray(answer))
         if tuple(answer.shape) != edge.shape:
-            hint = "; its transpose would fit" if tuple(answer.shape)[::-1] == edge.shape else ""
-            raise ShapeError(f"{self.cls.__name__}.backward returned {type_of(answer)} as the "
-                             f"gradient of argument {i}, which is {edge.type}{hint}"
-                             ).about("CR307")
+            name = argument_name(self.cls, i)
+            places = self.places(y)
+            lines = "".join(f"\n  {what} at {place}\n      {place.source()}"
+                            for what, place in places.items())
+            raise ShapeError(
+                f"{self.cls.__name__}.backward returned {type_of(answer)} as the gradient of "
+                f"argument {i}{name and f' ({name})'}, which is {edge.type}"
+                f"{fitting(tuple(answer.shape), edge.shape)}{lines}"
+                ).about("CR307", *places.values())
         return answer if on_tensors else answer._value.astype(edge.dtype)
 
     def push(self, ts: Sequence[Any], y: Any, ctx: Context, *rest: Any) -> Any:
@@ -256,6 +270,45 @@ class _Rule:
         dots = dots if isinstance(dots, tuple) else (dots,)
         live = [d for d, fixed in zip(dots, self.constant, strict=True) if not fixed]
         return live[0] if len(live) == 1 else cat([flatten(d) for d in live])
+
+
+def fitting(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What would give a gradient the shape of its argument, if that is plain to see."""
+    if given[::-1] == wanted:
+        return "; its transpose would fit"
+    extra = len(given) - len(wanted)
+    if extra < 0 or any(w not in (1, n) for n, w in zip(given[extra:], wanted, strict=True)):
+        return ""
+    # The argument was repeated along these axes, so its gradient is the sum over them.
+    ones = [extra + i for i, (n, w) in enumerate(zip(given[extra:], wanted, strict=True)) if n != w]
+    calls = [f".sum({_axes(list(range(extra)))})"] if extra else []
+    if ones:
+        calls.insert(0, f".sum({_axes(ones)}, keepdim=True)")
+    return f"; the argument was broadcast, so sum over what was repeated: {''.join(calls)}"
+
+
+def _axes(axes: list[int]) -> str:
+    return str(axes[0]) if len(axes) == 1 else f"({', '.join(map(str, axes))})"
+
+
+def argument_name(cls: Any, i: int) -> str:
+    """The name of argument `i` in the user's forward, '' if it is one of *args."""
+    given = list(inspect.signature(cls.forward).parameters.values())
+    if "setup_context" not in {n for c in cls.__mro__ for n in vars(c)}:
+        given = given[1:]
+    plain = [x.name for x in given if x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)]
+    return plain[i] if i < len(plain) else ""
+
+
+def last_return(function: Any) -> Origin:
+    """The line of the last `return` of a function of the user's; none if it cannot be seen."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or is_internal(code.co_filename):
+        return Origin("", 0, "", "")
+    lines = [x.positions.lineno for x in dis.get_instructions(code)
+             if x.opname.startswith("RETURN_") and x.opname != "RETURN_GENERATOR"
+             and x.positions is not None and x.positions.lineno is not None]
+    return Origin(code.co_filename, max(lines, default=code.co_firstlineno), code.co_name, "")
 
 
 def _no_evaluation(*xs: Any, **params: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from .core.bind import state
 from .core.errors import SettingError, ShapeError, TracedValueError
+from .core.events import heard, tell
 from .core.node import Origin
 from .core.primitive import TABLE
 from .core.record import new
@@ -125,6 +126,8 @@ default_generator = Generator()
 
 def manual_seed(seed: int) -> Generator:
     """Seed the default generator, from which all random functions draw."""
+    if "seed" in heard:
+        tell("seed", seed=seed)
     return default_generator.manual_seed(seed)
 
 

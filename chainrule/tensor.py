@@ -18,6 +18,7 @@ from .core.config import settings
 from .core.cuts import note_cut
 from .core.errors import DtypeError, ForeignTensorError, GradientError, LeafError, ShapeError
 from .core.node import Node, version
+from .core.places import note_place
 from .core.primitive import TABLE, Primitive
 from .core.record import (
     INPUT,
@@ -402,6 +403,7 @@ class Tensor(Methods, Value):
                     "its gradient. Use x.detach() for a version without history.")
             if self._node is not None:
                 self._node = None
+                note_place(self, "frozen")
                 changed(self)
             return self
         if self.dtype.kind != "f":

@@ -102,6 +102,10 @@ def _reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None, r
     guarded: set[Node] = set()
     freed_at: Any = None
     limit = settings.keep_small
+    dropped = state.dropped if state.capture is None else None
+    if dropped is not None:                       # of the last pass only
+        dropped.clear()
+        dropped.append((roots, (), None))
     last_write = clock.last_write
     while waiting:
         node = heappop(waiting)[1]
@@ -166,6 +170,8 @@ def _reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None, r
                 freed_at = here()
             node.freed = freed_at
             out = node.out
+            if dropped is not None:
+                dropped.append((node, node.saved, out))
             if out is None or out.size > limit:
                 node.saved = ()
                 node.out = None
@@ -236,7 +242,7 @@ def second_pass(node: Node) -> FreedGraphError:
         "Most often this part was computed once, before the loop, and is used in every step: move "
         "it into the loop, or detach() what should not be trained through. If two backward passes "
         "through one graph are meant, write backward(retain_graph=True) in the first."
-        ).about("CR306", node.origin)
+        ).about("CR306", node.origin, *([freed_at] if freed_at else ()))
 
 
 def check_saved(node: Node) -> None:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 
 from chainrule.autodiff.reverse import reverse
-from chainrule.core import events
 from chainrule.core.bind import Value, state
-from chainrule.core.cuts import forget_cuts, note_cut, recent_cuts
+from chainrule.core.cuts import forget_cuts, memory, note_cut
 from chainrule.core.errors import (
     GradientError,
     LeafError,
-    NoGradientError,
     NotScalarError,
     ShapeError,
     UnusedError,
 )
-from chainrule.core.node import Node, wrote
+from chainrule.core.events import heard, tell
+from chainrule.core.node import Node, is_internal, wrote
 from chainrule.core.primitive import TABLE
 from chainrule.core.record import new
 from chainrule.core.types import type_of
+
+from .unconnected import no_graph
 
 __all__ = ["Variable", "backward", "enable_grad", "grad", "inference_mode", "is_grad_enabled",
            "is_inference_mode_enabled", "no_grad", "set_grad_enabled"]
@@ -38,6 +39,8 @@ class _Mode:
 
     recording: int = 1
     inference: bool = False
+    _name: str = ""
+    _place: Any = None               # the line of the decorator, where it is one
 
     def __new__(cls, mode: Any = None) -> Any:
         """A mode; a function in its place is decorated: `@no_grad` without brackets."""
@@ -51,38 +54,44 @@ class _Mode:
         return super().__new__(cls)
 
     def __enter__(self) -> None:
-        self._before = (*getattr(self, "_before", ()), (state.recording, state.inference))
-        if not self.recording:
-            note_cut(f"{type(self).__name__}()")
+        self._before = (*getattr(self, "_before", ()),
+                        (state.recording, state.inference, memory.off))
+        memory.off = None if self.recording else note_cut(self._name, None, self._place)
         state.recording = self.recording and max(state.recording, 1)
         state.inference = self.inference or (state.inference and not self.recording)
 
     def __exit__(self, *exc: object) -> None:
-        *rest, (state.recording, state.inference) = self._before
+        *rest, (state.recording, state.inference, memory.off) = self._before
         self._before = tuple(rest)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return decorated(function, self._again)
+        return decorated(function, self)
 
-    def _again(self) -> Any:
-        """A mode like this one, for one call of a decorated function."""
-        return type(self)()
+    def _again(self, place: Any) -> Any:
+        """A mode like this one, for one call of a function that was decorated at `place`."""
+        new = type(self)()
+        new._place = place
+        return new
 
 
-def decorated(function: Callable[..., Any], mode: Callable[[], Any]) -> Callable[..., Any]:
+def decorated(function: Callable[..., Any], mode: _Mode) -> Callable[..., Any]:
     """`function` in a mode; a generator is in it while its own code runs, not its caller's."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    # Before its first instruction: the line of the decorator.
+    place = None if code is None or is_internal(code.co_filename) else (code, -1)
+    inside = partial(mode._again, place)
     if inspect.isgeneratorfunction(function):
         @wraps(function)
         def generator(*args: Any, **kwargs: Any) -> Any:
-            with mode():
+            with inside():
                 run = function(*args, **kwargs)
-            return _resumed(run, mode)
+            return _resumed(run, inside)
 
         return generator
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with mode():
+        with inside():
             return function(*args, **kwargs)
 
     return wrapped
@@ -121,6 +130,7 @@ class no_grad(_Mode):
     """
 
     recording = 0
+    _name = "no_grad()"
 
 
 class enable_grad(_Mode):
@@ -134,33 +144,49 @@ class inference_mode(_Mode):
 
     recording = 0
     inference = True
+    _name = "inference_mode()"
 
     def __init__(self, mode: bool = True) -> None:
         if not mode:
             self.recording, self.inference = 1, False
 
-    def _again(self) -> Any:
-        return inference_mode(self.inference)
+    def _again(self, place: Any) -> Any:
+        new = inference_mode(self.inference)
+        new._place = place
+        return new
 
 
 class set_grad_enabled(_Mode):
     """Recording on or off, at once and until the end of a `with` block if used as one."""
 
+    _name = "set_grad_enabled(False)"
+
     def __init__(self, mode: bool) -> None:
-        self._outer = (state.recording, state.inference)
         self.recording = int(bool(mode))
-        if not mode:
-            note_cut("set_grad_enabled(False)")
+        self._outer = (state.recording, state.inference, memory.off)
+        memory.off = self._off = self._noted()
         state.recording = self.recording and max(state.recording, 1)
 
     def __enter__(self) -> None:
         self._before = (self._outer,)
+        memory.off = self._off
         state.recording = self.recording and max(state.recording, 1)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        mode = bool(self.recording)
-        state.recording, state.inference = self._outer
-        return decorated(function, lambda: set_grad_enabled(mode))
+        state.recording, state.inference, memory.off = self._outer
+        if self._off in memory.recent:           # nothing has run yet
+            memory.recent.remove(self._off)
+        return decorated(function, self)
+
+    def _again(self, place: Any) -> Any:
+        new: Any = object.__new__(set_grad_enabled)
+        new.recording, new._place = self.recording, place
+        new._outer = (state.recording, state.inference, memory.off)
+        new._off = new._noted()
+        return new
+
+    def _noted(self) -> Any:
+        return None if self.recording else note_cut(self._name, None, self._place)
 
 
 def is_grad_enabled() -> bool:
@@ -214,31 +240,6 @@ def seed(y: Any, g: Any, on_tensors: bool, what: str) -> Any:
     return g._value.copy() if y.is_leaf else g._value
 
 
-def no_graph(y: Any, what: str) -> NoGradientError:
-    """The error for a tensor no gradient can flow from, with the places where it was cut."""
-    if y.dtype.kind != "f":
-        return NoGradientError(
-            f"{what}: a tensor of dtype {y.dtype} has no gradient: whole numbers and bools do not "
-            "change continuously. Positions and comparisons (argmax, round to int, >) have "
-            "derivative 0 almost everywhere; use a smooth stand-in such as softmax or sigmoid, or "
-            "make the tensor float.").about("CR308")
-    cuts = [(cut.what, cut.origin) for cut in recent_cuts()[-3:]]
-    places = "".join(f"\n  {what} at {origin}\n      {origin.source()}" for what, origin in cuts)
-    forget_cuts()
-    if places:
-        hint = ("The program stopped gradients at these places; the last is the likeliest:"
-                f"{places}"
-                "\nLet the loss be computed from the parameters by tensor operations alone, and "
-                "make sure they were made with requires_grad=True (nn.Module does).")
-    else:
-        hint = ("No operation on the way to it involved a tensor with requires_grad=True. Create "
-                "the parameters with requires_grad=True (nn.Module does), and do not copy them "
-                "with cr.tensor(...).")
-    return NoGradientError(f"{what}: this tensor ({type_of(y)}) is not connected to anything that "
-                           f"requires a gradient. {hint}"
-                           ).about("CR308", *[origin for _, origin in reversed(cuts)])
-
-
 def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None,
              create_graph: bool = False, inputs: Any = None) -> None:
     """Add the gradients of `tensors` to the `.grad` of the leaves below them (or of `inputs`).
@@ -266,8 +267,8 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             require_grad(x, "backward(inputs=...)")
             targets[x._node] = x
         wanted = list(targets)
-    if events.listeners:
-        events.tell("backward", tensors=ys, roots=roots)
+    if "backward" in heard:
+        tell("backward", tensors=ys, roots=roots)
     mode = state.recording
     capture = state.capture
     if capture is not None:
@@ -281,6 +282,8 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
         found = reverse(roots, wanted, retain_graph=retain, on_tensors=on_tensors)
     finally:
         state.recording = mode
+    if state.dropped and capture is None:
+        state.dropped[0] = (roots, ys, None)
     for node, g in found.items():
         tensor = targets.get(node) if targets else (node.out() if node.out is not None else None)
         if tensor is None:
@@ -294,9 +297,9 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             tensor._grad = new(g)
         else:
             accumulate(tensor, node, g, on_tensors)
-    if events.listeners:
+    if "accumulated" in heard:
         reached = [targets.get(node) if targets else node.out and node.out() for node in found]
-        events.tell("accumulated", leaves=[x for x in reached if x is not None])
+        tell("accumulated", leaves=[x for x in reached if x is not None])
     forget_cuts()
 
 

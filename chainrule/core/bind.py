@@ -20,6 +20,8 @@ class State(threading.local):
     scope      the chain of modules being called: (outer scope, module, place), innermost first;
                place is the user's line as (code, offset) while only code of the package runs
     capture    the run without numbers of a compiled function, if this thread is in one
+    dropped    if somebody wants to look back: the roots of the last backward pass and its tensors,
+               then (node, saved, out) of what it has dropped
     """
 
     recording: int = 1
@@ -28,6 +30,7 @@ class State(threading.local):
     tracing: str = ""
     draws: Any = None
     capture: Any = None
+    dropped: list[Any] | None = None
 
 
 state = State()

@@ -77,7 +77,8 @@ SWITCHES = {
                lambda v: v if v in ("native", "numpy", "off") else None),
         Switch("num_threads", "a whole number from 1 to 64, or 0 for what the machine offers", 0,
                "how many threads a compiled function uses at first", _threads),
-        Switch("cache", "true, false", True,
+        Switch("cache", "true, false (the directory is set by cache_dir, CHAINRULE_CACHE_DIR)",
+               True,
                "keep machine code on disk for the next process", _truth),
         Switch("cache_dir", "a directory, or nothing for the user's cache directory", "",
                "where machine code is kept", _path),
@@ -108,8 +109,11 @@ class Settings:
 
     def __init__(self) -> None:
         for switch in SWITCHES.values():
-            setattr(self, switch.name,
-                    os.environ.get(f"CHAINRULE_{switch.name.upper()}", switch.default))
+            variable = f"CHAINRULE_{switch.name.upper()}"
+            try:
+                setattr(self, switch.name, os.environ.get(variable, switch.default))
+            except SettingError as error:
+                raise SettingError(f"the environment variable {variable}: {error}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         switch = SWITCHES.get(name)

@@ -71,6 +71,19 @@ class Node:
     def origin(self) -> Origin:
         return Origin.of(self.code, self.lasti, self.scope)
 
+    @property
+    def called_at(self) -> Origin:
+        """The line that called the model in which this node was made, if that was noted; else the
+        node's own.
+        """
+        scope = self.scope
+        while scope is not None and scope[0] is not None:
+            scope = scope[0]
+        if scope is None or len(scope) < 4:
+            return self.origin
+        code, lasti = scope[3]
+        return Origin.of(code, lasti, None)
+
     def __repr__(self) -> str:
         return f"<{self.name}: {self.type} at {self.origin}>"
 
