@@ -1,5 +1,6 @@
 """The doctor: each rule's own programs, the questions, and that it leaves no trace."""
 
+import ast
 import linecache
 import re
 import warnings
@@ -12,7 +13,7 @@ import chainrule as cr
 from chainrule import nn
 from chainrule.core import events
 from chainrule.core.errors import ChainruleError
-from chainrule.doctor import RULES
+from chainrule.doctor import RULES, plan, watching
 
 
 def seen(text, name):
@@ -200,19 +201,28 @@ def test_a_report_is_json():
     assert "CR501 error" in str(report)
 
 
-@pytest.mark.parametrize("id", ["CR101", "CR201", "CR401", "CR403", "CR604"])
-def test_a_compiled_step_is_seen_as_the_eager_one(id):
-    program = RULES[id].example.replace("for step in range(5):", "for step in range(12):")
-    head, _, body = program.partition("for step in range(")
-    count, _, body = body.partition("):\n")
-    inside, _, _ = body.partition("\n\n")
-    compiled = (f"{head}@cr.compile\ndef training_step():\n{inside}\n\n"
-                f"for step in range({count} + 20):\n    training_step()\n")
-    found = [seen(text, f"{id}_{kind}") for text, kind in ((program, "eager"),
-                                                          (compiled, "compiled"))]
-    assert [f.rule for f in found[0].findings] == [f.rule for f in found[1].findings]
-    assert [f.place.source() for f in found[0].findings] == [
-        f.place.source() for f in found[1].findings]
+def with_a_compiled_step(program):
+    """The same program with the body of its last loop as a compiled function."""
+    loop = next(n for n in reversed(ast.parse(program).body) if isinstance(n, ast.For))
+    lines = program.split("\n")
+    head, body = "\n".join(lines[:loop.lineno - 1]), "\n".join(lines[loop.lineno:loop.end_lineno])
+    name, times = ast.unparse(loop.target), ast.unparse(loop.iter)
+    return (f"{head}\n@cr.compile\ndef training_step({name}):\n{body}\n\n"
+            f"for {name} in {times}:\n    training_step({name})\n")
+
+
+@pytest.mark.parametrize("id", sorted(RULES))
+def test_a_compiled_step_is_seen_as_the_eager_one(id, monkeypatch):
+    # Machine code does 400 steps before it is time for the next close look; here it always is.
+    monkeypatch.setattr(plan, "SHARE", 1e9)
+    monkeypatch.setattr(watching, "SHARE", 1e9)
+    program = RULES[id].example
+    eager = seen(program, f"{id}_eager")
+    compiled = seen(with_a_compiled_step(program), f"{id}_compiled")
+    assert id in [f.rule for f in eager.findings]
+    said = [sorted((f.rule, f.place.source()) for f in report.findings)
+            for report in (eager, compiled)]
+    assert said[0] == said[1]
 
 
 def test_compiled_steps_run_compiled_while_they_are_watched():

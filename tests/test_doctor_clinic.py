@@ -6,7 +6,7 @@ from chainrule.core import events
 from chainrule.core.node import Origin
 from chainrule.doctor import RULES
 from chainrule.doctor.clinic import Program, Tally, examine, programs
-from chainrule.doctor.clinic.measure import EACH, LINE, RECALL, Outcome, grid, percent
+from chainrule.doctor.clinic.measure import EACH, LINE, PARTS, RECALL, Outcome, grid, percent
 from chainrule.doctor.clinic.programs import read
 from chainrule.doctor.finding import Finding
 
@@ -39,8 +39,9 @@ def test_the_set_is_as_large_as_it_says():
     names = [p.name for p in programs()]
     assert len(set(names)) == len(names)
     assert {p.rule for p in FAULTY} <= set(RULES)
-    for part in ("blind", "untuned"):
-        assert len([p for p in FAULTY if p.part == part]) >= 20
+    for part in PARTS:
+        assert len([p for p in FAULTY if p.part == part]) >= 40
+        assert len([p for p in HEALTHY if p.part == part]) >= 40
     assert not any(p.lines for p in HEALTHY)
 
 
@@ -59,7 +60,7 @@ def found(rule, line, severity="error"):
 
 
 SICK = Program("a", "x = 1\nx = 2  # fault\n", "CR101", "")
-WELL = Program("b", "x = 1\n", "", "untuned")
+WELL = Program("b", "x = 1\n", "", "third")
 
 
 def test_hits_misses_lines_and_alarms_are_counted():

@@ -20,8 +20,11 @@ def network() -> Any:
 
 def test_a_step_that_fails_is_not_called_healthy() -> None:
     model, x = network(), cr.randn(8, 3)
-    with pytest.raises(ShapeError, match="mse_loss"):
-        cr.doctor.check(model, x, cr.randn(8), loss=nn.MSELoss())
+    wide = cr.randn(8, 5)
+    with pytest.raises(ShapeError, match="Linear"):
+        cr.doctor.check(model, wide, cr.randn(8, 1), loss=nn.MSELoss())
+    [finding] = cr.doctor.check(model, x, cr.randn(8), loss=nn.MSELoss()).findings
+    assert finding.rule == "CR403"            # this failure has a page
     optimizer = cr.optim.SGD(model.parameters(), lr=0.1)
 
     def step(x: Any, y: Any) -> None:
@@ -30,8 +33,8 @@ def test_a_step_that_fails_is_not_called_healthy() -> None:
         optimizer.step()
 
     before = [p.detach().clone() for p in model.parameters()]
-    with pytest.raises(ShapeError, match="mse_loss"):
-        cr.doctor.check(step, x, cr.randn(8))
+    with pytest.raises(ShapeError, match="Linear"):
+        cr.doctor.check(step, wide, cr.randn(8, 1))
     assert all(bool((a == b).all()) for a, b in zip(before, model.parameters(), strict=True))
     assert cr.doctor.check(step, x, cr.randn(8, 1)).ok
 

@@ -154,7 +154,7 @@ def test_the_ring_buffer_is_bounded():
 
 
 def test_very_many_steps_are_thinned_out_from_the_first_to_the_last():
-    kept = Run([], [])
+    kept = Run()
     for number in range(3000):
         kept.keep(Step(number, True))
     assert 200 < len(kept.looked) <= 512

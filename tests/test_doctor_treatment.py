@@ -75,6 +75,33 @@ def test_fifty_sigmoid_layers():
     assert "CR601" not in done.best.found
 
 
+def test_the_top_sigmoid_layer_saturates_and_is_cured():
+    """Glorot & Bengio 2010, figure 2: the last hidden layer of sigmoids goes to 0 and stays."""
+    cr.manual_seed(0)
+    images, labels = cr.data.load_digits()
+    x = cr.tensor((images.reshape(-1, 64) / 8 - 1).astype("float32"))
+    y = cr.tensor(labels.astype("int64"))
+    layers = []
+    for number in range(4):
+        layers += [nn.Linear(100 if number else 64, 100), nn.Sigmoid()]
+    model = nn.Sequential(*layers, nn.Linear(100, 10))
+    optimizer = cr.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    with cr.doctor.watch(model, optimizer, warn=False) as seen:
+        for _ in range(160):
+            rows = cr.randint(0, len(labels), (10,))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+    [finding] = [f for f in seen.report.findings if f.rule == "CR603"]
+    assert finding.subject == "7"                               # the topmost of the four
+    assert float(model[:8](x).mean()) < 0.015
+    rows = cr.randint(0, len(labels), (100,))
+    done = cr.doctor.treat(model, (x[rows], y[rows]), loss=nn.CrossEntropyLoss(),
+                           optimizer=optimizer, finding=finding, steps=120)
+    assert done.helped and "ReLU" in done.best.what and "CR603" not in done.best.found
+    assert done.best.end < 0.2 < 2 < done.untreated.end
+
+
 class Recurrent(nn.Module):
     def __init__(self, scale):
         super().__init__()

@@ -14,7 +14,8 @@ _last: list[Report] = []
 
 def remember(report: Report) -> None:
     """Keep what a watch saw when it ended: findings and numbers, no model and no graph."""
-    slim = replace(report.run, models=[], optimizers=[], batch=None, error=None, treat=None)
+    slim = replace(report.run, model_refs=[], optimizer_refs=[], batch=None, error=None,
+                   treat=None)
     for step in slim.steps:
         step.graph = None
     _last[:] = [Report(report.findings, slim)]
@@ -37,11 +38,12 @@ def autopsy(error: BaseException | None = None) -> Report:
     ...     print(cr.doctor.autopsy(error).findings[0].rule)
     CR306
     """
-    seen = _last[0] if _last else Report([], Run([], []))
+    seen = _last[0] if _last else Report([], Run())
     error = error if error is not None else getattr(sys, "last_value", None)
     if not isinstance(error, Exception):
         return seen
     run = replace(seen.run, error=error)
-    found = [finding for rule in RULES.values() if rule.stops for finding in rule.function(run)]
+    found = [finding for rule in RULES.values() if rule.stops is not False
+             for finding in rule.function(run)]
     known = {f.key for f in found}
     return Report([*found, *[f for f in seen.findings if f.key not in known]], seen.run)

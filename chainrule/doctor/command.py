@@ -15,10 +15,11 @@ from types import TracebackType
 
 from chainrule.core.errors import ChainruleError, SettingError
 
+from .plan import EVERY
 from .report_html import html_of
 from .report_sarif import sarif_of
 from .rule import RULES
-from .watching import EVERY, DoctorWarning, Watch
+from .watching import DoctorWarning, Watch
 
 SICK, FAILED = 1, 2
 

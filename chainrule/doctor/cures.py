@@ -365,7 +365,7 @@ CURES: dict[str, tuple[Cure, ...]] = {
     "CR504": (clip, set_rate),
     "CR601": SIGNAL,
     "CR602": (clip_through_time, he, redraw, clip, normalise),
-    "CR603": (standardise, redraw, normalise),
+    "CR603": (standardise, rectify, redraw, normalise),
     "CR604": (leak, redraw),
     "CR605": (clip_through_time, *SIGNAL),
     "CR606": (redraw,),
@@ -373,4 +373,5 @@ CURES: dict[str, tuple[Cure, ...]] = {
     "CR703": (standardise,),
 }
 SEARCHED = frozenset((set_rate,))     # cures whose learning rate is searched at once
+TAMING = frozenset((clip, clip_through_time))      # what they are for is still there, and harmless
 FAR = frozenset((set_rate, standardise))      # and in a wide range: it may be off by any factor

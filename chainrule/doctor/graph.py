@@ -16,6 +16,15 @@ from chainrule.core.node import Node
 
 Array = np.ndarray[Any, Any]
 
+
+def outermost(node: Node) -> Any:
+    """The module whose call by the user made this node, None if it was made outside of all."""
+    scope = node.scope
+    while scope is not None and scope[0] is not None:
+        scope = scope[0]
+    return None if scope is None else scope[1]
+
+
 # Rearrangements, through which one looks for what was computed.
 PASSING = frozenset(("reshape", "transpose", "broadcast", "cast", "identity", "slice", "squeeze",
                      "unsqueeze", "flip", "index"))
@@ -38,6 +47,11 @@ class Graph:
     @property
     def root(self) -> Node:
         return self.roots[0][0]
+
+    @cached_property
+    def modules(self) -> set[int]:
+        """The ids of the models that took part."""
+        return {id(outermost(node)) for node in self.order}
 
     @cached_property
     def leaves(self) -> list[Node]:
@@ -79,6 +93,12 @@ class Graph:
         """∂L/∂node of every node, by one more backward pass that touches nothing."""
         found = reverse(self.roots, self.order, retain_graph=True)
         return {node: np.asarray(g) for node, g in found.items()}
+
+    @property
+    def sound(self) -> bool:
+        """Are the loss and what the leaves get numbers?"""
+        found = [self.outs.get(self.root), *(self.gradients.get(leaf) for leaf in self.leaves)]
+        return all(np.isfinite(x).all() for x in found if type(x) is np.ndarray)
 
     @cached_property
     def bends(self) -> list[Node]:

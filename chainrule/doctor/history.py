@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,7 +98,10 @@ class Step:
     activations: list[ActivationSeen] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     drawn: tuple[bytes, ...] = ()      # what dropout drew, as digests
+    reached: set[int] = field(default_factory=set)       # ids of the leaves that got a gradient
+    random: int = 0                    # numbers drawn since the seed was set
     graph: Graph | None = None         # of the last backward pass, until the rules have run
+    optimizer: Any = None              # weakly, the one whose update ended it
 
     @property
     def loss(self) -> float | None:
@@ -122,24 +126,34 @@ class CutSeen:
 
 @dataclass
 class Run:
-    """Everything rules look at.
+    """Everything rules look at. Models, optimisers and leaves are the user's: held weakly, so that
+    what the program gives up is gone.
 
-    `names` are those of parameters that no module knows, by id; `reached` the ids of the
-    leaves that any backward pass reached; `error` what stopped it; `treat` tries cures, where
-    it is known how a step is done.
+    `bare` are the leaves of a program without models and optimisers, by id: their names and
+    themselves, weakly; `names` are those of parameters that no module knows, by id; `reached` the
+    ids of the leaves that any backward pass reached; `unrecorded` where modules with a parameter,
+    by its id, ran under no_grad; `filled` the lines that wrote parameters before training;
+    `schedulers` by their optimiser; `error` what stopped the program; `failure` what stopped the
+    doctor; `treat` tries cures, where it is known how a step is done.
     """
 
-    models: list[Any]
-    optimizers: list[Any]
+    model_refs: list[tuple[str, Any]] = field(default_factory=list)
+    optimizer_refs: list[Any] = field(default_factory=list)
+    bare: dict[int, tuple[str, Any]] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     steps: deque[Step] = field(default_factory=lambda: deque(maxlen=KEPT))
     losses: list[float] = field(default_factory=list)
+    phase: int = 0                                 # so many of them before the last new optimiser
     batch: Any = None
     count: int = 0
     reached: set[int] = field(default_factory=set)
     cuts: list[CutSeen] = field(default_factory=list)
+    unrecorded: dict[int, Origin] = field(default_factory=dict)
+    filled: dict[int, Origin] = field(default_factory=dict)
+    schedulers: Any = field(default_factory=weakref.WeakKeyDictionary)
     roots: deque[Any] = field(default_factory=lambda: deque(maxlen=8))    # weakly, of each loss
     error: Exception | None = None
+    failure: Exception | None = None
     treat: Callable[..., Any] | None = None        # tries a cure on what was checked
     looked: list[Step] = field(default_factory=list)     # at closely, thinned out: for charts
 
@@ -148,6 +162,28 @@ class Run:
         self.looked.append(step)
         if len(self.looked) > MOST:
             del self.looked[1:-1:2]
+
+    @property
+    def models(self) -> list[tuple[str, Any]]:
+        """The models that are known and still exist, with their names."""
+        found = [(name, ref()) for name, ref in self.model_refs]
+        return [(name, model) for name, model in found if model is not None]
+
+    @models.setter
+    def models(self, models: list[tuple[str, Any]]) -> None:
+        self.model_refs = [(name, weakref.ref(model)) for name, model in models]
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """The optimisers that are known and still exist."""
+        found = [ref() for ref in self.optimizer_refs]
+        return [optimizer for optimizer in found if optimizer is not None]
+
+    def meet(self, optimizer: Any) -> None:
+        """Another optimiser."""
+        self.optimizer_refs = [ref for ref in self.optimizer_refs if ref() is not None]
+        if not any(ref() is optimizer for ref in self.optimizer_refs):
+            self.optimizer_refs.append(weakref.ref(optimizer))
 
     @property
     def latest(self) -> Step:
@@ -168,4 +204,8 @@ class Run:
                 for i, p in enumerate(group["params"]):
                     found.setdefault(id(p), (self.names.get(
                         id(p), f"param_groups[{g}]['params'][{i}]"), p))
+        for key, (name, ref) in self.bare.items():
+            tensor = ref()
+            if tensor is not None:
+                found.setdefault(key, (name, tensor))
         return list(found.values())

@@ -35,9 +35,9 @@ class Report:
     def text(self, width: int = 100) -> str:
         """One block for each finding: what, where, why, and what to write instead."""
         steps = self.steps
-        seen = f"{steps} step{'' if steps == 1 else 's'} seen"
+        seen = f"{steps} step{'' if steps == 1 else 's'} seen{self._failed()}"
         if not self.findings:
-            if not steps and not self.run.losses:
+            if not steps and not self.run.losses and self.run.failure is None:
                 return "nothing to look at: backward() was not called while the doctor watched"
             return f"nothing found: {seen}"
         blocks = []
@@ -51,6 +51,12 @@ class Report:
             lines += ["  cure:", *[f"      {line}" for line in f.cure.split("\n")]]
             blocks.append("\n".join(lines))
         return "\n\n".join([*blocks, seen])
+
+    def _failed(self) -> str:
+        """What to say if the doctor itself has failed."""
+        fault = self.run.failure
+        return "" if fault is None else (
+            f"; then the doctor itself failed and stopped watching, please report this: {fault!r}")
 
     def prove(self, finding: Finding | None = None, **options: Any) -> Any:
         """Tries the cure for the gravest finding on a copy: `cr.doctor.treat` on what `check` was

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .finding import Finding
 from .report import Report
@@ -61,5 +62,5 @@ def _uri(file: str) -> str:
     path = Path(file).resolve()
     here = Path.cwd()
     if path.is_relative_to(here):
-        return path.relative_to(here).as_posix().replace(" ", "%20")
+        return quote(path.relative_to(here).as_posix())
     return path.as_uri()

@@ -28,7 +28,7 @@ IDENTITY = re.compile(r"CR[1-9]\d\d")
 @dataclass(frozen=True)
 class Rule:
     """id, title, function; `after`: how many sampled steps in a row must show it; `stops`: it is
-    about an error that stopped the program, and is asked when there was one."""
+    about an error that stopped the program, and is asked when there was one (None: then, too)."""
 
     id: str
     title: str
@@ -36,7 +36,7 @@ class Rule:
     after: int
     example: str
     cured: str
-    stops: bool = False
+    stops: bool | None = False
 
     @property
     def page(self) -> str:
@@ -47,8 +47,8 @@ class Rule:
 RULES: dict[str, Rule] = {}
 
 
-def rule(id: str, title: str, *, example: str, cured: str, after: int = 1, stops: bool = False
-         ) -> Callable[[Function], Function]:
+def rule(id: str, title: str, *, example: str, cured: str, after: int = 1,
+         stops: bool | None = False) -> Callable[[Function], Function]:
     """Adds a function to the table. Ids stay what they are for ever; none is used twice."""
     def added(function: Function) -> Function:
         if not IDENTITY.fullmatch(id) or id in RULES:

@@ -20,9 +20,10 @@ from chainrule.core.errors import ChainruleError, SettingError
 from chainrule.nn import Module
 from chainrule.optim import SGD, Optimizer
 
-from .cures import CURES, FAR, SEARCHED, Cure, Patient
+from .cures import CURES, FAR, SEARCHED, TAMING, Cure, Patient
 from .finding import Finding
 from .keeping import kept, reached
+from .plan import Plan
 from .watching import Watch
 
 STEPS = 200
@@ -68,7 +69,8 @@ class Treatment:
     """A finding, the untreated copy, and the copies on which cures were tried, in that order.
 
     `helped`: the last of them ends with a clearly lower loss than the untreated one (below 0.9 of
-    it, and below where it began). `str()` is the text.
+    it, and below where it began). A cure that helps but leaves the finding standing does not end
+    the search. `str()` is the text.
     """
 
     finding: Finding | None
@@ -84,6 +86,9 @@ class Treatment:
         if self.helped:
             return self.tried[-1]
         return min(self.tried, key=lambda course: course.end, default=None)
+
+    def _enough(self, course: Course) -> bool:
+        return course.end < BETTER * self.untreated.end
 
     @property
     def control(self) -> Course:
@@ -111,7 +116,8 @@ class Treatment:
         if before is not self.untreated:
             lines.append(f"    both with a searched learning rate: {before.rate:g} → "
                          f"{best.rate:g}; without, the loss ended at {_outcome(self.untreated)}")
-        lines += [f"  tried before: {c.what}: loss {_outcome(c)}, not enough"
+        lines += [f"  tried before: {c.what}: loss {_outcome(c)}, " + (
+            f"{f.rule} still found" if self._enough(c) else "not enough")
                   for c in self.tried if c is not best and self.helped]
         if not self.helped:
             lines.append("  It did not help: " + (self.why or "no cure that can be tried by itself "
@@ -188,17 +194,13 @@ def treat(what: Module | Callable[..., Any], batch: Any, *, loss: Callable[..., 
 @contextmanager
 def _alone(models: list[Module], optimizers: list[Optimizer]) -> Iterator[None]:
     """Nobody else listens, and what is the user's stays as it was."""
-    listeners, quiet = list(events.listeners), events.quiet
-    events.listeners.clear()
-    events.quiet = 0
     generator = random.get_rng_state()
     try:
-        with kept(models, optimizers), warnings.catch_warnings(), np.errstate(all="ignore"):
+        with (events.silence(), kept(models, optimizers), warnings.catch_warnings(),
+              np.errstate(all="ignore")):
             warnings.simplefilter("ignore")
             yield
     finally:
-        events.listeners[:] = listeners
-        events.quiet = quiet
         random.set_rng_state(generator)
 
 
@@ -259,7 +261,7 @@ class _Trial:
                              warn=False)
             watching.remembered = False
             if not closely:
-                watching.first, watching.every = 0, sys.maxsize
+                watching.plan = Plan(sys.maxsize, first=0, soon=sys.maxsize, left=0)
             first = None
             with watching:
                 for _ in range(steps):
@@ -318,15 +320,21 @@ class _Trial:
             return Treatment(finding, untreated, (), (), False,
                              f"{finding.rule} has no cure that can be tried by itself")
         tried: list[Course] = []
+        helped: list[tuple[Course, Course]] = []       # a cure, and what it is compared with
         control: Course | None = None
+        tamed = False
         for cure in CURES[finding.rule]:
+            if helped and (finding.rule not in helped[-1][0].found or tamed):
+                break                          # nothing is left to cure
+            tamed = cure in TAMING
             done = None if cure in SEARCHED else self.run(cure, finding, self.steps)
             if done is None and cure not in SEARCHED:
                 continue                       # it does not fit this model
             if done is not None:
                 tried.append(done[0])
                 if self.better(done[0], untreated):
-                    return Treatment(finding, untreated, tuple(tried), (untreated,), True)
+                    helped.append((done[0], untreated))
+                    continue
                 if control is None:
                     control = self.searched(None, finding, cure in FAR)
                     if control is None or control.end > untreated.end:
@@ -336,7 +344,12 @@ class _Trial:
                 tried.append(course)
                 than = untreated if control is None or cure in SEARCHED else control
                 if self.better(course, than):
-                    return Treatment(finding, untreated, tuple(tried), (than,), True)
+                    helped.append((course, than))
+        if helped:
+            # One that leaves nothing to be found, else the one that helped most.
+            best, than = min(helped, key=lambda pair: (finding.rule in pair[0].found, pair[0].end))
+            others = (course for course in tried if course is not best)
+            return Treatment(finding, untreated, (*others, best), (than,), True)
         why = "" if tried else "its cures do not fit this model"
         if control is not None and control.end < BETTER * untreated.end:
             why = (f"the untreated copy itself ends at {_number(control.end)} with "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 import weakref
 from collections.abc import Iterable
-from hashlib import blake2b
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -15,27 +16,30 @@ import numpy as np
 from chainrule.core import events
 from chainrule.core.bind import state as recording
 from chainrule.core.errors import ChainruleError
-from chainrule.core.node import Node, Origin
+from chainrule.core.node import Node, Origin, tick, write_record
+from chainrule.core.places import filled_at
 from chainrule.nn import Module
 from chainrule.optim import Optimizer
+from chainrule.random import default_generator
 
 from . import rules as every_rule  # noqa: F401  (fills the table)
 from .autopsy import remember
 from .finding import GRAVITY, Finding
 from .graph import Graph
-from .history import ActivationSeen, CutSeen, Event, Numbers, ParameterSeen, Run, Step
+from .history import CutSeen, Event, Numbers, ParameterSeen, Run, Step
+from .looking import Dropped, Root, Witnesses, activations, looked_back, masks, modules_of
+from .plan import EVERY, SHARE, Look, Plan
 from .report import Report
 from .rule import RULES
+from .variables import named
 
-FIRST = 12                # so many steps are looked at closely: most faults show at once
-EVERY = 50                # then one in so many
-EARLY = 400              # from here on only if it takes no more than a share of the time:
-SHARE_EAGER = 0.02
-SHARE = 0.01              # for compiled steps, which are looked at by running their Python
-PAUSE = 4                 # so many times within that pause a compiled function asks again
-EVENTS = ("backward", "zero_grad", "step", "clip", "schedule")
+REMEMBERED = ("backward", "zero_grad", "step", "clip", "schedule", "seed")
+# What is heard between close looks, and shortly before the next.
+HEARD = {"close": events.EVENTS,
+         "light": frozenset(("step", "compiled")),
+         "counting": frozenset(("step", "compiled", "backward", "accumulated", "zero_grad"))}
+PAUSE = 4                 # so many times within a pause a compiled function asks again
 CUTS = 200                # lines that stop gradients, remembered
-FLAT_SLOPE = 0.06         # the slope of tanh where it is 0.97 (Karpathy, makemore 3)
 SILENCED: set[str] = set()
 
 Array = np.ndarray[Any, Any]
@@ -50,19 +54,26 @@ class Watch:
 
     def __init__(self, models: Iterable[Any], optimizers: Iterable[Any], *, every: int = EVERY,
                  warn: bool = True, silence: Iterable[str] = ()) -> None:
-        self.run = Run([("", model) for model in models], list(optimizers))
-        self.first = FIRST
-        self.every = every
+        self.run = Run()
+        self.run.models = [("", model) for model in models]
+        for optimizer in optimizers:
+            self.run.meet(optimizer)
+        self.given = bool(self.run.models)      # else they are found
+        self.plan = Plan(every)
         self.remembered = True                  # by autopsy(), when it ends
         self.warn = warn
         self.silenced = {*silence, *SILENCED}
         self.found: dict[tuple[Any, ...], Finding] = {}
         self.shown: dict[tuple[Any, ...], int] = {}
-        self.compiled = False
         self.began = time.perf_counter()        # the step that is running now
-        self.cost = 0.0                         # of the last step that was looked at closely
-        self.looked = 0.0                       # when that was
-        self.passes: dict[int, list[Any]] = {}  # of each leaf: itself, backward passes in .grad
+        self.passes: dict[int, list[Any]] = {}  # of a leaf: it, weakly, and the passes in .grad
+        self.limit = math.inf                   # a loss beyond it is looked at at once
+        self.modes: list[tuple[Any, bool]] = []
+        self.witnesses = Witnesses()
+        self.known: dict[int, Any] = {}         # weakly, the optimisers that have made a step
+        self.several = False                    # backward passes in a step
+        self.passed = 0                         # when the last pass was over, on the nodes' clock
+        self.compiled = False
         self.skipped = 0                        # compiled steps that nobody was told of
         self.asked = 0.0
         self.before: dict[int, Array] = {}
@@ -74,24 +85,32 @@ class Watch:
     def __enter__(self) -> Watch:
         self._mode = recording.recording
         self._open()
-        events.listen(self.listen)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        events.ignore(self.listen)
         self.run.count += max(0, self.skipped - events.quiet)
-        events.quiet = 0
-        recording.recording = self._mode
+        self._off()
         if isinstance(error, Exception):
             self.run.error = error
-        if self.run.steps and self.run.latest.events:
-            self._close()
-        if self.run.error is not None:
-            self._ask(stopped=True)
+        try:
+            if self.run.failure is None and self.run.steps and self.run.latest.events:
+                self._close()
+            if self.run.failure is None and self.run.error is not None:
+                self._ask(stopped=True)
+        except DoctorWarning:
+            raise
+        except Exception as fault:  # noqa: BLE001
+            self._fail(fault)
         if self.remembered:
             remember(self.report)
         self.closed = True
+
+    def _off(self) -> None:
+        events.ignore(self.listen)
+        events.quiet = 0
+        recording.recording = self._mode
+        recording.dropped = None
 
     @property
     def report(self) -> Report:
@@ -102,24 +121,29 @@ class Watch:
     # ------------------------------------------------------------ steps
 
     def _open(self) -> None:
-        """A new step begins: will it be looked at closely?"""
+        """A new step begins: how closely will it be looked at?"""
         run = self.run
         self.began = time.perf_counter()
-        since = self.began - self.looked
-        if self.compiled:
-            close = since > self.cost / SHARE
-        else:
-            close = run.count < self.first or (run.count % self.every == 0 and (
-                run.count < EARLY or since > self.cost / SHARE_EAGER))
+        look = self.plan.look(run.count, self.began, self.compiled)
+        close = look == "close"
         if not close and run.steps and not run.steps[-1].sampled:
             run.steps[-1].number = run.count      # one stands for all between two close looks
             run.steps[-1].losses.clear()
         else:
             run.steps.append(Step(run.count, close))
         run.count += 1
-        # On such a step the tape keeps every value, read by rules or not.
+        self._hear(look)
+
+    def _hear(self, look: Look) -> None:
+        wanted = HEARD[look]
+        if look == "light" and (self.several or not self.run.optimizers):
+            wanted = wanted | {"backward"}
+        events.listen(self.listen, wanted)
+        # On a close step the tape keeps every value, read by rules or not; on others the last
+        # pass is kept until the optimiser has made its step.
         if self._mode:
-            recording.recording = 2 if close else 1
+            recording.recording = 2 if look == "close" else 1
+        recording.dropped = None if look == "close" or self.compiled else []
 
     def next(self) -> None:
         """A step without an optimiser is over."""
@@ -128,14 +152,20 @@ class Watch:
         self._open()
 
     def _close(self) -> None:
-        step = self.run.latest
+        step, run = self.run.latest, self.run
         if step.losses:
-            self.run.losses.append(step.losses[-1])
+            run.losses.append(step.losses[-1])
+            if len(run.losses) == 3:
+                self.limit = 1000 * max(map(abs, run.losses)) or math.inf
         if step.sampled:
             self._ask()
-            self.looked = time.perf_counter()
-            self.cost = self.looked - self.began
-            self.run.keep(step)
+            self.plan.looked = time.perf_counter()
+            self.plan.cost = self.plan.looked - self.began
+            before, self.modes = self.modes, [(weakref.ref(model), model.training)
+                                              for _, model in run.models]
+            if before and before != self.modes and len(before) == len(self.modes):
+                self.plan.rouse()
+            run.keep(step)
         step.graph = None
         self.before.clear()
 
@@ -146,7 +176,7 @@ class Watch:
         """
         seen: set[tuple[Any, ...]] = set()
         for rule in RULES.values():
-            if rule.id in self.silenced or rule.stops is not stopped:
+            if rule.id in self.silenced or rule.stops not in (None, stopped):
                 continue
             for finding in rule.function(self.run):
                 key = finding.key
@@ -164,13 +194,38 @@ class Watch:
     # ------------------------------------------------------------ what happens
 
     def listen(self, event: str, facts: dict[str, Any]) -> None:
-        step = self.run.latest
-        if not step.sampled:
-            self._lightly(step, event, facts)
-            return
-        if event in EVENTS:
+        try:
+            step = self.run.steps[-1]
+            if step.sampled:
+                self._closely(step, event, facts)
+            else:
+                self._lightly(step, event, facts)
+        except DoctorWarning:            # made an error by a filter
+            raise
+        except Exception as fault:  # noqa: BLE001  (told, and kept in the report)
+            self._fail(fault)
+
+    def _fail(self, fault: Exception) -> None:
+        """The doctor itself has failed: the user's training goes on without it."""
+        self._off()
+        self.run.failure = fault
+        if self.warn:
+            warnings.warn(f"the doctor failed and no longer watches; training goes on. Please "
+                          f"report this: {fault!r}", DoctorWarning, stacklevel=4)
+
+    def _closely(self, step: Step, event: str, facts: dict[str, Any]) -> None:
+        if event == "backward" and self._stepped_by_hand():
+            self._on_stepped(step, None)
+            self._close()
+            self._open()
+            step = self.run.latest
+            if not step.sampled:
+                self._lightly(step, event, facts)
+                return
+        if event in REMEMBERED:
             # Numbers only: what else is told would be kept alive.
-            numbers = {key: value for key, value in facts.items() if isinstance(value, float)}
+            numbers = {key: float(value) for key, value in facts.items()
+                       if isinstance(value, (int, float))}
             step.events.append(Event(event, Origin.now(), numbers))
         handler = getattr(self, f"_on_{event}", None)
         if handler is not None:
@@ -180,53 +235,176 @@ class Watch:
             self._open()
 
     def _lightly(self, step: Step, event: str, facts: dict[str, Any]) -> None:
-        """Between the steps that are looked at closely: losses and counts alone."""
-        if event == "accumulated":
-            self._on_accumulated(step, **facts)
-        elif event == "backward":
-            self._count_cleared()
-            step.losses.append(float(facts["tensors"][0]._value.sum()))
-            self.run.roots.append(weakref.ref(facts["roots"][0][0]))
-        elif event == "zero_grad":
-            self._on_zero_grad(step, **facts)
+        """Between the steps that are looked at closely: losses, counts, and whether all is well."""
+        if event == "step":
+            self._pass_by(step, facts["optimizer"])
         elif event == "stepped":
             self._close()
             self._open()
+        elif event == "backward":
+            self._pass_begins(step, facts)
+        elif event == "zero_grad":
+            self._forget(facts["owner"])
+        elif event == "accumulated":
+            self._on_accumulated(step, **facts)
         elif event == "compiled":
             self._on_compiled(step, **facts)
+
+    def _pass_by(self, step: Step, optimizer: Optimizer) -> None:
+        """The only look at an ordinary step: before the optimiser writes, while what the backward
+        pass has dropped is still there.
+        """
+        run, plan = self.run, self.plan
+        if id(optimizer) not in self.known:
+            self._meet(optimizer)
+        dropped = recording.dropped
+        if dropped:
+            recording.dropped = []
+            roots, tensors, _ = dropped[0]
+            if tensors:
+                run.roots.append(weakref.ref(roots[0][0]))
+                value = tensors[0]._value
+                loss = value.item() if value.size == 1 else float(value.sum())
+                step.losses.append(loss)
+                if not -self.limit < loss < self.limit or self.witnesses.lost(optimizer):
+                    self._look_back(dropped, optimizer)
+        for ref, mode in self.modes:
+            model = ref()
+            if model is not None and model.training is not mode:
+                plan.rouse()
+                plan.wake = 0
+        if run.count < plan.wake:                 # nothing changes: the next step, in short
+            if step.losses:
+                run.losses.append(step.losses[-1])
+                step.losses.clear()
+            step.number = run.count
+            run.count += 1
+        elif not run.steps[-1].sampled:
+            events.listen(self.listen, HEARD[plan.now] | {"stepped"})
+
+    def _pass_begins(self, step: Step, facts: dict[str, Any]) -> None:
+        """Heard while passes are counted, where there are several in a step, or no optimiser."""
+        if self.plan.now == "counting":
+            self._count_cleared()
+        if self._stepped_by_hand():
+            self._close()
+            self._open()
+            if self.run.latest.sampled:
+                self._closely(self.run.latest, "backward", facts)
+                return
+            step = self.run.latest
+        dropped = recording.dropped
+        if dropped:                               # of another pass within this step
+            recording.dropped = []
+            for optimizer in self.run.optimizers:
+                if self.witnesses.lost(optimizer):
+                    self._look_back(dropped, None)
+                    break
+        if not self.run.optimizers:
+            value = facts["tensors"][0]._value
+            loss = value.item() if value.size == 1 else float(value.sum())
+            step.losses.append(loss)
+            if not -self.limit < loss < self.limit and self.plan.rouse():
+                step.losses.pop()
+                self._closely(self._promote(), "backward", facts)
+
+    def _promote(self) -> Step:
+        """The step that is running becomes one that is looked at closely."""
+        step = Step(self.run.latest.number, True, losses=list(self.run.latest.losses))
+        self.run.steps.append(step)
+        self.plan.now = "close"
+        self._hear("close")
+        return step
+
+    def _look_back(self, dropped: Dropped, optimizer: Optimizer | None) -> None:
+        """The loss or a gradient is no number, or the loss has exploded: the graph of the pass that
+        is over, which was kept until now, is looked at after all.
+        """
+        if not self.plan.rouse():
+            return
+        graph = looked_back(dropped)
+        step = self._promote()
+        step.graph = graph
+        if optimizer is None:                     # another pass of this step has begun
+            step.losses += [float(np.sum(y._value)) for y in dropped[0][1]]
+            self._see_parameters(step)
+            self._ask()
+        else:
+            step.events.append(Event("step", Origin.now()))
+            self._on_step(step, optimizer)
+
+    def _stepped_by_hand(self) -> bool:
+        """Without an optimiser a step is over when a parameter was written since the last pass."""
+        if self.run.optimizers or not self.passes:
+            return False
+        leaf = next(iter(self.passes.values()))[0]()
+        over = leaf is not None and write_record(leaf._value).seq > self.passed
+        self.passed = tick()
+        return over
 
     def _count_cleared(self, closely: bool = False) -> None:
         """Gradients that were set to None, by whatever way, hold no pass any more; nor do those
         that were set to 0, which is looked up only where numbers are looked at anyway.
         """
         for known in self.passes.values():
-            grad = known[0]._grad
+            leaf = known[0]()
+            grad = None if leaf is None else leaf._grad
             if grad is None or (closely and not np.any(grad._value)):
                 known[1] = 0
 
-    def _on_backward(self, step: Step, tensors: list[Any], roots: list[tuple[Node, Any]]) -> None:
-        self._meet_modules(roots)
+    def _on_backward(self, step: Step, tensors: list[Any], roots: list[Root]) -> None:
+        if step.graph is not None and not step.graph.sound:      # of another pass in this step
+            self._see_parameters(step)
+            self._ask()
+        self.several = self.several or bool(step.losses)
         self._count_cleared(closely=True)
         step.losses.append(float(sum(np.sum(y._value) for y in tensors)))
         self.run.roots.append(weakref.ref(roots[0][0]))
         step.graph = Graph(roots)
+        if not self.given:
+            self.run.models = modules_of(step.graph, self.run.models)
+        if not self.run.optimizers:
+            self._meet_bare(step.graph)
         try:
             _ = step.graph.gradients          # now, while the rules can still read
         except ChainruleError:                # the pass itself will say so
             step.graph = None
             return
-        step.activations = list(self._activations(step.graph))
-        step.drawn = tuple(_masks(step.graph))
+        step.activations = list(activations(step.graph))
+        step.drawn = tuple(masks(step.graph))
+
+    def _meet_bare(self, graph: Graph) -> None:
+        """Leaves that no model and no optimiser knows: what is learned by hand."""
+        run = self.run
+        known = {id(p) for _, p in run.parameters()}
+        for leaf in graph.leaves:
+            tensor = leaf.out() if callable(leaf.out) else None
+            if tensor is not None and id(tensor) not in known:
+                name = named(tensor)[0] or f"leaf{len(run.bare)}"
+                run.bare[id(tensor)] = name, weakref.ref(tensor)
 
     def _on_accumulated(self, step: Step, leaves: list[Any]) -> None:
         passes = self.passes
         for p in leaves:
             known = passes.get(id(p))
             if known is None:
-                passes[id(p)] = [p, 1]
-                self.run.reached.add(id(p))
+                key = id(p)
+                passes[key] = [weakref.ref(p, partial(self._gone, key)), 1]
+                self.run.reached.add(key)
             else:
                 known[1] += 1
+        self.passed = tick()
+        if step.sampled:
+            step.reached.update(map(id, leaves))
+        if step.sampled and not self.run.optimizers:     # weights may be moved by hand
+            self._see_parameters(step)
+
+    def _gone(self, key: int, _: Any) -> None:
+        """A leaf is no more; another one may get its place in memory."""
+        run = self.run
+        run.reached.discard(key)
+        for known in (self.passes, self.before, run.filled, run.unrecorded, run.bare):
+            known.pop(key, None)
 
     def _on_compiled(self, step: Step, steps: int) -> None:
         """Machine code has done steps, of which nothing was seen. How long until the next look?"""
@@ -239,7 +417,7 @@ class Watch:
         self.compiled, self.asked = True, now
         self._open()
         if not self.run.latest.sampled:
-            pause = self.looked + self.cost / SHARE - now
+            pause = self.plan.looked + self.plan.cost / SHARE - now
             self.skipped = events.quiet = max(0, min(10_000, int(pause / PAUSE / max(each, 1e-7))))
 
     def _on_cut(self, step: Step, what: str, node: Node | None) -> None:
@@ -249,15 +427,45 @@ class Watch:
         self.run.cuts.append(CutSeen(what, Origin.now(), frozenset(map(id, leaves)), node.name,
                                      step.number))
 
-    def _on_zero_grad(self, step: Step, parameters: list[Any]) -> None:
+    def _on_unrecorded(self, step: Step, module: Module) -> None:
+        place = Origin.now()
+        for p in module.parameters():
+            self.run.unrecorded.setdefault(id(p), place)
+
+    def _on_zero_grad(self, step: Step, owner: Any) -> None:
+        self._forget(owner)
+
+    def _forget(self, owner: Any) -> None:
+        """The parameters of an optimiser or module have been cleared."""
+        parameters = (p for group in owner.param_groups for p in group["params"]) if isinstance(
+            owner, Optimizer) else owner.parameters()
         for p in parameters:
             known = self.passes.get(id(p))
             if known is not None:
                 known[1] = 0
 
+    def _on_schedule(self, step: Step, scheduler: Any) -> None:
+        self.run.schedulers[scheduler.optimizer] = scheduler
+
+    def _meet(self, optimizer: Optimizer) -> None:
+        """A new optimiser begins another training: its first steps are looked at closely."""
+        key = id(optimizer)
+        self.known[key] = weakref.ref(optimizer, partial(self._given_up, key))
+        self.run.phase = len(self.run.losses)
+        self.run.meet(optimizer)
+        if self.plan.now != "close":
+            self.plan.rouse()
+            self.plan.wake = 0
+
+    def _given_up(self, key: int, _: Any) -> None:
+        self.known.pop(key, None)
+        self.witnesses.chosen.pop(key, None)
+
     def _on_step(self, step: Step, optimizer: Optimizer) -> None:
-        if not any(one is optimizer for one in self.run.optimizers):
-            self.run.optimizers.append(optimizer)
+        if id(optimizer) not in self.known:
+            self._meet(optimizer)
+        step.optimizer = weakref.ref(optimizer)
+        step.random = default_generator.drawn
         step.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._see_parameters(step)
 
@@ -265,62 +473,21 @@ class Watch:
         held = {id(p) for one in self.run.optimizers for group in one.param_groups
                 for p in group["params"]}
         for name, p in self.run.parameters():
+            if id(p) not in self.run.filled:
+                self.run.filled[id(p)] = filled_at(p._value)
             gradient = None if p.grad is None else Numbers.of(p.grad._value)
             count = self.passes.get(id(p), (p, 0))[1] if p.grad is not None else 0
             step.parameters[name] = ParameterSeen(
-                name, Numbers.of(p._value), gradient, count, None, p.ndim, id(p) in held)
+                name, Numbers.of(p._value), gradient, count, None, p.ndim,
+                id(p) in held or not self.run.optimizers)
             self.before[id(p)] = np.array(p._value)
 
-    def _on_stepped(self, step: Step, optimizer: Optimizer) -> None:
+    def _on_stepped(self, step: Step, optimizer: Optimizer | None) -> None:
         for name, p in self.run.parameters():
             old = self.before.get(id(p))
             if old is not None and name in step.parameters:
                 moved = np.subtract(p._value, old, dtype=np.float64)
                 step.parameters[name].update = float(np.sqrt(np.sum(moved * moved)))
-
-    # ------------------------------------------------------------ looking closely
-
-    def _meet_modules(self, roots: list[tuple[Node, Any]]) -> None:
-        """Models that nobody named are those whose call made a part of the graph."""
-        if self.run.models:
-            return
-        outermost: dict[int, Module] = {}
-        for node in Graph(roots).order:
-            scope = node.scope
-            while scope is not None and scope[0] is not None:
-                scope = scope[0]
-            if scope is not None and next(scope[1].parameters(), None) is not None:
-                outermost.setdefault(id(scope[1]), scope[1])
-        names = [""] if len(outermost) == 1 else [f"model{i}" for i in range(len(outermost))]
-        self.run.models = list(zip(names, outermost.values(), strict=True))
-
-    def _activations(self, graph: Graph) -> Iterable[ActivationSeen]:
-        gradients = graph.gradients if graph.bends else {}
-        for node in graph.bends:
-            value, slopes = graph.values.get(node), graph.slopes(node)
-            if value is None or slopes is None:
-                continue
-            # Units are channels where there are places, else the last axis.
-            axis = 1 if slopes.ndim > 3 else slopes.ndim - 1
-            others = tuple(i for i in range(slopes.ndim) if i != axis)
-            g = gradients.get(node)
-            size = np.abs(slopes)
-            yield ActivationSeen(
-                node.name, node.origin.module, node.origin, Numbers.of(value),
-                float(size.mean()), float(np.mean(size < FLAT_SLOPE)),
-                bool(np.all((size == 0) | (size == size.max()))),
-                np.all(slopes == 0, axis=others), slopes.shape[axis],
-                slopes.size // slopes.shape[axis], None if g is None else Numbers.of(g))
-
-
-def _masks(graph: Graph) -> Iterable[bytes]:
-    """What was drawn for dropout: constants of a few values that multiply in a Dropout module."""
-    for node in graph.order:
-        scope = node.scope
-        if node.name == "mul" and scope is not None and type(scope[1]).__name__.startswith("Drop"):
-            for value, edge in zip(graph.saved[node], node.inputs, strict=False):
-                if edge is None and type(value) is np.ndarray:
-                    yield blake2b(np.ascontiguousarray(value).tobytes(), digest_size=8).digest()
 
 
 def watch(*what: Any, every: int = EVERY, warn: bool = True,

@@ -7,7 +7,7 @@ from chainrule.core.errors import SettingError
 from chainrule.functions import ops
 from chainrule.tensor import Tensor
 
-from .reduction import reduced, same_shape
+from .reduction import no_column, reduced, same_shape
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
@@ -65,6 +65,7 @@ def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, marg
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0,
                          reduction: str = "mean") -> Tensor:
     """x where the target is 1, max(0, margin − x) where it is −1."""
+    no_column("hinge_embedding_loss", input, target)
     apart = ops.where(target == -1, ops.clamp(margin - input, min=0.0), 0.0)
     near = ops.where(target == 1, input, 0.0)
     return reduced(near + apart, reduction)

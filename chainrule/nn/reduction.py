@@ -37,4 +37,17 @@ def same_shape(name: str, input: Tensor, target: Tensor) -> None:
         raise ShapeError(
             f"{name} got input {type_text(input)} and target {type_text(target)}: the shapes must "
             f"be equal. Broadcasting them would compare every prediction with every target; "
-            f"{better}")
+            f"{better}").about("CR403")
+
+
+def no_column(name: str, input: Tensor, other: Tensor, role: str = "target") -> None:
+    """Raises `ShapeError` for a column (N, 1) against (N,), which broadcasts to (N, N).
+
+    For losses that broadcast: PyTorch's are silent about this, too, but nobody means it.
+    """
+    short, long = sorted((tuple(input.shape), tuple(getattr(other, "shape", ()))), key=len)
+    if short and long == (*short, 1) and short[-1] > 1:
+        raise ShapeError(
+            f"{name} got input {type_text(input)} and {role} {type_text(other)}: broadcasting them "
+            f"would compare every prediction with every {role}; use {role}.reshape(input.shape) or "
+            "input.squeeze(-1)").about("CR403")

@@ -10,8 +10,8 @@ import numpy as np
 
 from chainrule import rows
 from chainrule.autograd import no_grad
-from chainrule.core import events
 from chainrule.core.errors import GradientError, SettingError, ShapeError
+from chainrule.core.events import heard, tell
 from chainrule.core.node import wrote
 from chainrule.core.record import new
 from chainrule.core.types import as_dtype
@@ -46,6 +46,8 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0,
     gradients = _gradients(parameters)
     norm_type = float(norm_type)
     if not gradients:
+        if "clip" in heard:
+            tell("clip", norm=0.0, most=float(max_norm))
         return new(np.zeros((), as_dtype(float)))  # type: ignore[no-any-return]
     if not _plain(gradients):
         return _clip_tensors(gradients, max_norm, norm_type)
@@ -61,8 +63,8 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0,
         raise GradientError(
             f"the norm of the gradients is {total}, so they cannot be clipped. Look for the "
             "layer that produced it, or pass error_if_nonfinite=False to scale anyway")
-    if events.listeners:
-        events.tell("clip", norm=total, most=float(max_norm))
+    if "clip" in heard:
+        tell("clip", norm=total, most=float(max_norm))
     scale = max_norm / (total + 1e-6)
     if not scale >= 1:                              # also where it is NaN, which must be seen
         for array in arrays:
@@ -108,9 +110,9 @@ def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = 
     if not limit >= 0:
         raise SettingError(f"clip_value={clip_value!r} must be >= 0")
     gradients = _gradients(parameters)
-    if events.listeners and gradients and _plain(gradients):
-        largest = max(_norm(g._value, math.inf) for g in gradients)
-        events.tell("clip", norm=largest, most=limit, elements=1.0)
+    if "clip" in heard and _plain(gradients):
+        largest = max((_norm(g._value, math.inf) for g in gradients), default=0.0)
+        tell("clip", norm=largest, most=limit, elements=1.0)
     for grad in gradients:
         array = grad._value
         if isinstance(array, np.ndarray):

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from chainrule.core.node import Origin
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.history import Run
 from chainrule.doctor.rule import rule
+from chainrule.doctor.variables import keeper
 
 from .parameters import held_by_optimizers
 from .programs import LOOP, MSE, OPTIMIZER, REGRESSION
@@ -42,12 +44,13 @@ def cut(run: Run) -> Iterator[Finding]:
     the way from the loss to a parameter, and there is no other way.
 
     Told with certainty: the parameter is in an optimiser, no backward pass ever reached it, and it
-    is among what that line was computed from.
+    is among what that line was computed from; or its module was called, but only under `no_grad()`.
     """
     held = held_by_optimizers(run)
     # Also those that only the optimiser knows: a module before the cut is not in the loss's graph.
     own = {id(p): (name, p) for name, p in run.parameters()}
     blamed: dict[tuple[str, int], list[str]] = {}
+    unseen: dict[Origin, list[str]] = {}
     for key, (name, p) in own.items():
         if key not in held or key in run.reached or not p.requires_grad or p.grad is not None:
             continue
@@ -55,16 +58,27 @@ def cut(run: Run) -> Iterator[Finding]:
         if cuts:
             place = cuts[-1].place
             blamed.setdefault((place.file, place.line), []).append(name)
+        elif key in run.unrecorded:
+            unseen.setdefault(run.unrecorded[key], []).append(name)
+    for place, names in unseen.items():
+        yield Finding(
+            "CR301", "error",
+            f"{names[0]}{_more(names)} never gets a gradient: its module is called under no_grad() "
+            "only.",
+            "What is computed there is not recorded, so that it cannot learn.",
+            "# call it outside of no_grad(), set_grad_enabled(False) and inference_mode(); or, if "
+            "it\n# is not to learn: requires_grad_(False), and leave it out of the optimiser",
+            place, subject=names[0], evidence={"parameters": len(names)}, step=run.latest.number)
     for c in reversed(run.cuts):
-        names = blamed.pop((c.place.file, c.place.line), None)
-        if names is None:
+        names = blamed.pop((c.place.file, c.place.line), [])
+        if not names:
             continue
-        rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
         if "whose result is" in c.what or ".to(" in c.what:
             continue                           # CR302 says it better
         yield Finding(
             "CR301", "error",
-            f"{names[0]}{rest} never gets a gradient: {c.what} cuts the only way to the loss.",
+            f"{names[0]}{_more(names)} never gets a gradient: {c.what} cuts the only way to the "
+            "loss.",
             "What lies before the cut cannot learn.",
             "# compute the loss from the tensor itself; detach only what is logged or is a target",
             c.place, subject=names[0], evidence={"parameters": len(names)},
@@ -106,11 +120,14 @@ def no_derivative(run: Run) -> Iterator[Finding]:
             return
 
 
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
 def _steps(run: Run, names: list[str], what: str, place: object) -> Finding:
-    rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return Finding(
-        "CR302", "error", f"{names[0]}{rest} cannot learn: {what} lies on the only way to the loss "
-        "and has no slope.",
+        "CR302", "error", f"{names[0]}{_more(names)} cannot learn: {what} lies on the only way to "
+        "the loss and has no slope.",
         "A small change of the weights changes nothing behind it, so the gradient is 0.",
         "cr.softmax(scores, -1)             # instead of argmax or a comparison, or\n"
         "x + (x.round() - x).detach()       # straight through: rounds forward, passes back",
@@ -140,16 +157,20 @@ def kept_alive(run: Run) -> Iterator[Finding]:
     """The losses of many steps still exist, each with its graph.
 
     After `backward()` the large values are gone, but nodes and small values stay: memory grows
-    step by step. Told by weak references to the last losses' nodes.
+    step by step. Told by weak references to the last losses' nodes; who keeps them is looked up in
+    the variables of the running functions, and the line is the one that adds to it.
     """
     alive = [node for node in run.roots if node() is not None]
     if len(run.roots) < 8 or len(alive) < len(run.roots):
         return
+    name, place = keeper([node for node in (root() for root in alive[:4]) if node is not None])
+    keeps = f"{name} keeps" if name else "something keeps"
     yield Finding(
         "CR304", "warning",
-        f"the graphs of the last {len(alive)} losses are all still in memory.",
-        "Something keeps the loss tensors, and with each its whole graph: memory grows without "
-        "end.", "history.append(loss.item())      # or loss.detach()",
-        run.latest.place("backward"), evidence={"graphs": len(alive)}, step=run.latest.number)
+        f"the graphs of the last {len(alive)} losses are all still in memory: {keeps} them.",
+        "Each loss tensor holds its whole graph: memory grows without end.",
+        f"{name or 'history'}.append(loss.item())      # or loss.detach(); total += loss.item()",
+        place if place.file else run.latest.place("backward"), subject=name,
+        evidence={"graphs": len(alive)}, step=run.latest.number)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from chainrule.doctor.graph import Graph
 from chainrule.doctor.history import Run
 from chainrule.doctor.rule import rule
 
+from .parameters import ratios_of
 from .programs import CLASSES, ENTROPY, LOOP, MSE, OPTIMIZER, REGRESSION
+from .stopped import told
 
 ENTROPIES = ("cross_entropy_mean", "cross_entropy_ignoring")
 
@@ -84,8 +87,8 @@ def _in(node: Node) -> str:
     return f" (layer {node.origin.module})" if node.origin.module else ""
 
 
-@rule("CR403", "every prediction is compared with every target", example=REGRESSION + OPTIMIZER
-      + "y = y.squeeze(1)\n" + """
+@rule("CR403", "every prediction is compared with every target", stops=None,
+      example=REGRESSION + OPTIMIZER + "y = y.squeeze(1)\n" + """
 for step in range(12):
     optimizer.zero_grad()
     loss = ((model(x) - y) ** 2).mean()
@@ -103,8 +106,12 @@ def broadcast_in_loss(run: Run) -> Iterator[Finding]:
 
     Seen in the graph: a difference or product of a tracked (N, 1) and an untracked (N,), or the
     other way round, that is reduced to the loss within a few steps. The library's own losses
-    refuse such shapes.
+    refuse such shapes, with this page.
     """
+    why = "The best the model can do is to predict the mean of all targets."
+    if run.error is not None:
+        yield from told(run, "CR403", why, "prediction.squeeze(1)      # or target.unsqueeze(1)")
+        return
     graph = run.latest.graph
     if graph is None:
         return
@@ -128,7 +135,7 @@ def broadcast_in_loss(run: Run) -> Iterator[Finding]:
             "CR403", "error",
             f"{tracked.type} {_sign(node)} {constant.dtype.name}{list(constant.shape)} gives "
             f"{n}×{n} numbers: every prediction is compared with every target.",
-            "The best the model can do is to predict the mean of all targets.",
+            why,
             f"prediction.squeeze(1)      # or target.reshape({n}, 1)", node.origin,
             evidence={"shape": [n, n]}, step=run.latest.number)
 
@@ -185,13 +192,13 @@ def summed(run: Run) -> Iterator[Finding]:
     """`reduction="sum"`: gradients and so the steps grow with the batch.
 
     Only a remark: it is right where the learning rate was chosen for it. Recognised where the last
-    operation of the loss is a sum over at least 8 numbers.
+    operation of the loss, but for its sign, is a sum over at least 8 numbers.
     """
     graph = run.latest.graph
     if graph is None:
         return
-    root = graph.root
-    if root.name != "sum" or not hasattr(graph.saved[root][0], "shape"):
+    root = graph.maker(graph.root, ("neg", "identity"))
+    if root is None or root.name != "sum" or not hasattr(graph.saved[root][0], "shape"):
         return
     count = int(np.prod(graph.saved[root][0].shape))
     if count < 8:
@@ -235,35 +242,62 @@ for step in range(400):
     optimizer.step()
 """)
 def no_better_than_guessing(run: Run) -> Iterator[Finding]:
-    """After 200 steps the mean loss is still that of always answering with the classes' shares.
+    """After 50 steps the mean loss is still that of always answering with the classes' shares.
 
-    With gradients that are neither tiny nor cut, that means there is nothing to learn: labels that
-    were shuffled against the inputs, or inputs that do not hold the answer. Compared with the
-    entropy of the targets in the batch, by the mean of 50 losses, within 3 %.
+    With gradients that are neither tiny nor cut, and weights that have moved by a tenth of their
+    size, that means there is nothing to learn: labels that were shuffled against the inputs, or
+    inputs that do not hold the answer. Compared with the entropy of the targets in the batch, by
+    the mean of the last 25 losses, within 3 %; and these are no lower than the 25 before them.
+    Where the loss is more than this cross entropy, nothing is said.
     """
     step = run.latest
     graph = step.graph
-    if len(run.losses) < 200 or graph is None:
+    losses = run.losses[run.phase:]
+    if len(losses) < 50 or graph is None:
         return
-    node = next((n for n in graph.order if n.name in ENTROPIES), None)
-    if node is None or len(graph.saved[node]) < 2 or type(graph.saved[node][1]) is not np.ndarray:
+    node, target = _classes(graph)
+    if node is None or target is None or target.size < 16:      # too few to know the shares
         return
-    target = graph.saved[node][1]
-    if target.dtype.kind not in "iu":
+    if not _is_the_loss(graph, node):
         return
     shares = np.unique(target, return_counts=True)[1] / target.size
     entropy = float(-(shares * np.log(shares)).sum())
-    recent = float(np.mean(run.losses[-50:]))
+    before, recent = float(np.mean(losses[-50:-25])), float(np.mean(losses[-25:]))
     gradients = [p.gradient.norm for p in step.parameters.values() if p.gradient is not None]
     if entropy < 0.1 or not recent > 0.97 * entropy or not max(gradients, default=0.0) > 1e-4:
         return
-    if np.mean(run.losses[:50]) > 1.5 * recent:      # it is on its way
+    if before > 1.03 * recent or abs(recent) > 3 * entropy:      # it is on its way, or another loss
+        return
+    if max(ratios_of(step).values(), default=0.0) * len(losses) < 0.1:
         return
     yield Finding(
         "CR407", "warning",
-        f"after {len(run.losses)} steps the loss is {recent:.3g}; answering by the classes' "
+        f"after {len(losses)} steps the loss is {recent:.3g}; answering by the classes' "
         f"shares alone costs {entropy:.3g}.",
         "Gradients arrive, and still nothing is learned: the labels may not belong to the inputs "
         "(shuffled separately, wrong column), or the inputs do not hold the answer.",
         "# print a few inputs with their labels; try to learn 20 of them by heart", node.origin,
         evidence={"loss": recent, "entropy": entropy}, step=step.number)
+
+
+def _is_the_loss(graph: Graph, node: Node) -> bool:
+    """Nothing is added to it on its way to the root."""
+    while node is not graph.root:
+        readers = graph.readers.get(node, [])
+        if len(readers) != 1 or len(edges_of(readers[0])) != 1 or readers[0].name in ("add", "sub"):
+            return False
+        node = readers[0]
+    return True
+
+
+def _classes(graph: Graph) -> tuple[Node | None, np.ndarray[Any, Any] | None]:
+    """A cross entropy, as one operation or as log-softmax and a choice, and its classes."""
+    for node in graph.order:
+        asked = [node] if node.name in ENTROPIES else (
+            graph.readers.get(node, []) if node.name == "log_softmax" else [])
+        for reader in asked:
+            for value, edge in zip(graph.saved[reader], reader.inputs, strict=False):
+                if edge is None and type(value) is np.ndarray and value.dtype.kind in "iu" \
+                        and value.size > 1:
+                    return reader, value
+    return None, None

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from chainrule.autodiff.reverse import edges_of
-from chainrule.core.node import Node
+from chainrule.core.node import Node, storage_of
 from chainrule.core.types import type_of
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.graph import Graph
 from chainrule.doctor.history import Run
 from chainrule.doctor.rule import rule
+from chainrule.doctor.variables import named
 
-from .parameters import ratios_of
+from .parameters import rate_set, ratios_of, stepping
 from .programs import LOOP, MSE, OPTIMIZER, REGRESSION
 
 CURES = {
@@ -24,6 +25,10 @@ CURES = {
     "sqrt": "(x + 1e-8).sqrt()                    # the slope of √ at 0 is infinite",
     "exp": "cr.exp(x.clamp(max=60))              # or logsumexp, softmax, sigmoid",
     "pow": "(x.abs() + 1e-8) ** p                # a root of a negative number is no number",
+    "softmax": "mask[:, 0] = False      # a row that is −∞ throughout has no softmax: leave one "
+               "place\n                        # open, or those rows out",
+    "acos": "cr.acos(x.clamp(-1 + 1e-6, 1 - 1e-6))      # its slope is infinite at ±1",
+    "asin": "cr.asin(x.clamp(-1 + 1e-6, 1 - 1e-6))      # its slope is infinite at ±1",
 }
 
 
@@ -68,14 +73,22 @@ def overflow(run: Run) -> Finding | None:
     if graph is None or run.latest.loss is None or (
             np.isfinite(run.latest.loss) and _gradients_finite(run)):
         return None
+    lost = {id(p) for name, p in run.parameters() if name in run.latest.parameters
+            and not run.latest.parameters[name].weight.finite}
+    if any(callable(leaf.out) and id(leaf.out()) in lost for leaf in graph.leaves):
+        return None                               # in a step before this one
+    written = {id(storage_of(p._value)) for _, p in run.parameters()}
     for node in graph.order:
         value = graph.values.get(node)
         if value is None or not _bad(value) or node.prim is None:
             continue
+        if id(storage_of(value)) in written:
+            continue                              # a view of a weight, which was finite then
         bad = [x for x in _operands(run, graph, node) if _bad(x)]
-        if bad and all(_masking(x) for x in bad) and _masking(value):
-            continue                              # −∞ is what masks are made of
-        if bad:
+        if bad and all(map(_masking, bad)):
+            if _masking(value):
+                continue                          # −∞ is what masks are made of
+        elif bad:
             return None                           # it came from outside: CR502
         given = ", ".join(map(_range, _operands(run, graph, node)))
         kind = "NaN" if np.isnan(value).any() else "∞"
@@ -133,14 +146,16 @@ def in_the_data(run: Run) -> Iterator[Finding]:
                 # −∞ is what masks are made of
                 if _masking(value):
                     continue
+                name, place = named(value)
                 count = int((~np.isfinite(value)).sum())
                 first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(value)))
                 yield Finding(
                     "CR502", "error",
-                    f"an array given to {node.name}, {type_of(value)}, has {count} numbers that "
-                    f"are NaN or ∞, the first at {list(first)}.",
+                    f"{name or 'an array'} given to {node.name}, {type_of(value)}, has {count} "
+                    f"numbers that are NaN or ∞, the first at {list(first)}.",
                     "One of them makes the loss and every gradient NaN.",
-                    "x = cr.nan_to_num(x)      # or leave those rows out", node.origin,
+                    f"{name or 'x'} = cr.nan_to_num({name or 'x'})      # or leave those rows out",
+                    place if place.file else node.called_at, subject=name,
                     evidence={"count": count, "first": list(first)}, step=run.latest.number)
                 return
 
@@ -210,29 +225,36 @@ def first_in_backward(run: Run) -> Iterator[Finding]:
         step=step.number)
 
 
-@rule("CR504", "the loss explodes", after=2, example=REGRESSION + """
+@rule("CR504", "the loss explodes", example=REGRESSION + """
 optimizer = cr.optim.SGD(model.parameters(), lr=30.0)
 """ + MSE + LOOP, cured=REGRESSION + OPTIMIZER + MSE + LOOP)
 def exploded(run: Run) -> Iterator[Finding]:
-    """The loss is more than 1,000 times those at the start, and a step changes the weights by more
-    than a tenth of their size: the steps are too long.
+    """The loss is more than 1,000 times those at the start, and the one before it more than 100
+    times (or it is 100,000 times at once), and a step changes the weights by more than a tenth of
+    their size: the steps are too long.
 
     Losses below 0 have no such start (a critic's, a policy's), and a loss that begins near 0 may
-    grow without harm, so that both have to hold. The line is that of the optimiser's step. Where a
-    single operation makes a NaN, CR501 says so.
+    grow without harm, so that all have to hold. The line is the one that sets the rate: the
+    schedule's, if one has moved it, else the optimiser's. Where a single operation makes a NaN,
+    CR501 says so.
     """
-    losses = [x for x in run.losses if np.isfinite(x)]
+    losses = [x for x in run.losses[run.phase:] if np.isfinite(x)]
     start = max(map(abs, losses[:3 if len(losses) >= 6 else 1]), default=0.0)
-    if len(losses) < 3 or not losses[-1] > 1000 * max(start, 1e-8):
+    start = max(start, 1e-8)
+    if len(losses) < 3 or not (losses[-1] > 1000 * start and (
+            losses[-2] > 100 * start or losses[-1] > 1e5 * start)):
         return
     ratios = ratios_of(run.latest)
     if ratios and not max(ratios.values()) > 0.1:
         return
     rate = max(run.latest.rates, default=0.0)
+    cure = (f"lr={float(f'{rate / 30:.1g}'):g}      # a thirtieth, or clip_grad_norm_" if rate else
+            "w -= rate * w.grad      # against the gradient, and with a smaller rate")
+    if any(group.get("maximize") for group in getattr(stepping(run), "param_groups", ())):
+        cure = "maximize=False      # it is told to make the loss as large as it can\n" + cure
     yield Finding(
         "CR504", "error",
         f"the loss went from {losses[0]:.3g} to {losses[-1]:.3g} in {len(run.losses)} steps.",
         "Each step goes further past the valley than the one before.",
-        f"lr={float(f'{rate / 30:.1g}'):g}      # a thirtieth, or clip_grad_norm_",
-        run.latest.place("step"), subject="learning rate",
+        cure, rate_set(run), subject="learning rate",
         evidence={"first": losses[0], "last": losses[-1]}, step=run.latest.number)

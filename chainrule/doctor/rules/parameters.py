@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from chainrule.core.node import Origin
+from chainrule.core.places import filled_at, made_at, place_of
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.history import Run, Step
 from chainrule.doctor.rule import rule
@@ -14,13 +15,43 @@ from chainrule.nn import Parameter
 
 from .programs import LOOP, MSE, OPTIMIZER, REGRESSION
 
-NOWHERE = Origin("", 0, "", "")
 SEEN = 8            # steps after which every optimiser of the loop has had its turn
 
 
 def held_by_optimizers(run: Run) -> dict[int, Any]:
     return {id(p): p for optimizer in run.optimizers for group in optimizer.param_groups
             for p in group["params"]}
+
+
+def stepping(run: Run) -> Any:
+    """The optimiser that made the last step."""
+    return next((step.optimizer() for step in reversed(run.steps) if step.optimizer is not None),
+                None)
+
+
+def made(run: Run, optimizer: Any = None) -> Origin:
+    """Where the optimiser was made (the one that stepped last), else where it steps."""
+    optimizer = stepping(run) if optimizer is None else optimizer
+    place = place_of(optimizer, "made")
+    if optimizer is None and run.latest.graph is not None:    # by hand: where weights are written
+        tensors = [leaf.out() for leaf in run.latest.graph.leaves if callable(leaf.out)]
+        place = next((place for place in (filled_at(t._value) for t in tensors if t is not None)
+                      if place.file), place)
+    return place if place.file else run.latest.place("step")
+
+
+def rate_set(run: Run) -> Origin:
+    """Where the rate of the last step comes from: the schedule if one has moved it, else where the
+    optimiser was made.
+    """
+    optimizer = stepping(run)
+    scheduler = run.schedulers.get(optimizer) if optimizer is not None else None
+    if scheduler is not None and any(group["lr"] != group.get("initial_lr", group["lr"])
+                                     for group in optimizer.param_groups):
+        place = place_of(scheduler, "made")
+        if place.file:
+            return place
+    return made(run)
 
 
 def parameters_of(run: Run) -> dict[int, tuple[str, Any]]:
@@ -44,7 +75,7 @@ def not_in_the_optimizer(run: Run) -> Iterator[Finding]:
     held = held_by_optimizers(run)
     own = list(parameters_of(run).values())
     missing = [name for name, p in own
-               if id(p) not in held and p.requires_grad and p.grad is not None]
+               if id(p) not in held and p.requires_grad and id(p) in run.latest.reached]
     kept = {name.rpartition(".")[0] for name, p in own if id(p) in held}
     halves = [name for name in missing if name.rpartition(".")[0] in kept]
     for severity, names in (("error", halves),
@@ -58,8 +89,15 @@ def not_in_the_optimizer(run: Run) -> Iterator[Finding]:
             f"{'them' if len(names) > 1 else 'it'}.",
             "What no optimiser has keeps its initial values. If that is meant, "
             "requires_grad_(False) saves the work.",
-            "optimizer = cr.optim.SGD(model.parameters(), lr=...)", run.latest.place("step"),
+            "optimizer = cr.optim.SGD(model.parameters(), lr=...)", made(run, _holder(run, kept)),
             subject=names[0], evidence={"missing": len(names)}, step=run.latest.number)
+
+
+def _holder(run: Run, kept: set[str]) -> Any:
+    """The optimiser that has other parameters of these modules."""
+    own = {id(p) for name, p in parameters_of(run).values() if name.rpartition(".")[0] in kept}
+    return next((optimizer for optimizer in run.optimizers for group in optimizer.param_groups
+                 for p in group["params"] if id(p) in own), None)
 
 
 @rule("CR202", "an optimiser that holds parameters of another model", after=3,
@@ -91,7 +129,9 @@ def stale(run: Run) -> Iterator[Finding]:
         "The optimiser was made for weights that were replaced since: those that compute the loss "
         "never change.",
         "model = ...                                  # first\n"
-        "optimizer = cr.optim.SGD(model.parameters())  # then", run.latest.place("step"),
+        "optimizer = cr.optim.SGD(model.parameters())  # then", made(run, next(
+            (o for o in run.optimizers for g in o.param_groups
+             if any(p is orphans[0] for p in g["params"])), None)),
         subject=name, evidence={"held": len(orphans), "waiting": len(waiting)},
         step=run.latest.number)
 
@@ -151,7 +191,7 @@ def unregistered(run: Run) -> Iterator[Finding]:
             f"a parameter ({shape}) computes the loss, but model.parameters() does not list it.",
             "No optimiser moves it, state_dict() does not save it.",
             "self.layers = nn.ModuleList([...])      # instead of a plain list or dict",
-            reader.origin, subject=f"parameter of {reader.name} {shape}", step=run.latest.number)
+            made_at(leaf), subject=f"parameter of {reader.name} {shape}", step=run.latest.number)
 
 
 @rule("CR205", "a parameter that the loss does not depend on", after=SEEN, example="""
@@ -212,7 +252,7 @@ def not_reached(run: Run) -> Iterator[Finding]:
                 "It stays as it was initialised. Most often a layer is called and its result not "
                 "used, or another name was meant.",
                 f"cr.doctor.why_none({'model' if id(p) in own else 'optimizer'}.{name}, loss)",
-                step.place("backward"), subject=name, step=step.number)
+                made_at(p._node), subject=name, step=step.number)
 
 
 @rule("CR206", "the scheduler comes before the optimiser", after=3,
@@ -266,7 +306,7 @@ def rate_zero(run: Run) -> Iterator[Finding]:
     yield Finding(
         "CR207", "error", "the learning rate is 0.", "No weight changes.",
         "optimizer.param_groups[0]['lr'] = 0.01      # or the schedule that set it to 0",
-        run.latest.place("step"), evidence={"lr": 0.0}, step=run.latest.number)
+        rate_set(run), evidence={"lr": 0.0}, step=run.latest.number)
 
 
 @rule("CR208", "steps too small to matter", after=10,
@@ -280,7 +320,7 @@ def steps_too_small(run: Run) -> Iterator[Finding]:
     not themselves tiny. Measured on what really changed, so that Adam counts right.
     """
     ratios = ratios_of(run.latest)
-    if not ratios or not any(run.latest.rates):
+    if not ratios or (run.latest.rates and not any(run.latest.rates)):
         return
     largest = max(ratios.values())
     gradient = max((p.gradient.largest for p in run.latest.parameters.values()
@@ -291,8 +331,9 @@ def steps_too_small(run: Run) -> Iterator[Finding]:
         "CR208", "warning",
         f"each step changes the weights by at most {largest:.1e} of their size.",
         "At that pace it takes a million steps to move a weight by its own size; about 1e-3 is "
-        "usual.", f"lr={_round(max(run.latest.rates) * 1e-3 / max(largest, 1e-8)):g}",
-        run.latest.place("step"), subject="learning rate", evidence={"ratio": largest},
+        "usual.", f"lr={_round(max(run.latest.rates) * 1e-3 / max(largest, 1e-8)):g}"
+        if run.latest.rates else f"# a rate {_round(1e-3 / max(largest, 1e-8)):g} times larger",
+        rate_set(run), subject="learning rate", evidence={"ratio": largest},
         step=run.latest.number)
 
 
@@ -308,13 +349,14 @@ def steps_too_large(run: Run) -> Iterator[Finding]:
     Around 10⁻³ is usual, above 10⁻¹ is rarely good (Karpathy; TheDeepChecker, arXiv 2204.00694).
     """
     steps = [s for s in run.sampled(12) if s.parameters]
-    if len(steps) < 6 or len(run.losses) < 6:
+    losses = run.losses[run.phase:]               # each optimiser begins anew
+    if len(steps) < 6 or len(losses) < 6:
         return
-    first, recent = run.losses[0], median(run.losses[-5:])
+    first, recent = losses[0], median(losses[-5:])
     largest = median(max(ratios.values(), default=0.0) for ratios in map(ratios_of, steps))
     # Below 0 a loss says nothing about better or worse: a policy's, a critic's.
-    worse = largest > 0.1 and not recent <= 1.5 * first and min(run.losses) >= 0
-    if not worse and not (largest > 0.3 and len(run.losses) >= 12 and not recent <= 0.9 * first):
+    worse = largest > 0.1 and not recent <= 1.5 * first and min(losses) >= 0
+    if not worse and not (largest > 0.3 and len(losses) >= 12 and not recent <= 0.9 * first):
         return
     name = max(ratios_of(steps[-1]), key=ratios_of(steps[-1]).get, default="")  # type: ignore[arg-type]
     yield Finding(
@@ -322,15 +364,19 @@ def steps_too_large(run: Run) -> Iterator[Finding]:
         f"a step changes the weights by {largest:.2g} times their size, and the loss went from "
         f"{first:.3g} to {recent:.3g}.",
         "The steps jump over every valley: the loss swings or explodes.",
-        f"lr={_round(max(run.latest.rates) * 1e-2 / largest):g}", run.latest.place("step"),
+        f"lr={_round(max(run.latest.rates) * 1e-2 / largest):g}" if run.latest.rates else
+        f"# a rate {_round(largest / 1e-2):g} times smaller", rate_set(run),
         subject="learning rate", evidence={"ratio": largest, "parameter": name},
         step=run.latest.number)
 
 
 def ratios_of(step: Step) -> dict[str, float]:
-    """Size of the step of each weight that an optimiser has (no biases) over the weight's."""
+    """Size of the step of each weight that an optimiser has (no biases) over the weight's; where
+    there are only vectors and numbers, of these.
+    """
+    least = 2 if any(p.ndim > 1 for p in step.parameters.values()) else 0
     return {name: p.update / p.weight.norm for name, p in step.parameters.items()
-            if p.update is not None and p.held and p.ndim > 1 and p.weight.norm > 0
+            if p.update is not None and p.held and p.ndim >= least and p.weight.norm > 0
             and p.weight.finite and p.gradient is not None}
 
 

@@ -9,18 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.node import Origin
+from chainrule.autodiff.reverse import edges_of
+from chainrule.core.node import Node, Origin
+from chainrule.core.places import NOWHERE, made_at, place_of
 from chainrule.core.types import type_of
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.graph import Graph
 from chainrule.doctor.history import ParameterSeen, Run
 from chainrule.doctor.rule import rule
+from chainrule.doctor.variables import named
 
-from .parameters import held_by_optimizers, parameters_of
+from .parameters import held_by_optimizers, parameters_of, stepping
 from .programs import CLASSES, ENTROPY, LOOP, MSE, OPTIMIZER, REGRESSION
 from .signal import DEEP
 
-STILL = 1e-6          # of its own size: a million steps to move a weight by as much as it is
+STILL = 1e-5          # of its own size: a hundred thousand steps to move a weight by what it is
+APART = 300           # times as much, by which healthy layers do not differ
+TUNING = 1e3          # times the learning rate, by which groups do not differ on purpose
+KNOWN = 10            # times as fast is slow enough, where the cause is seen
+NARROW = 0.01         # the share of a gradient that a bottleneck lets through
 WEIGHTED = ("linear", "matmul", "conv2d")
 
 
@@ -45,14 +52,15 @@ def leaf_loss(run: Run) -> Iterator[Finding]:
     tensor = graph.root.out() if callable(graph.root.out) else None
     if tensor is None or id(tensor) in {**held_by_optimizers(run), **parameters_of(run)}:
         return
-    place = run.latest.place("backward")
+    place = made_at(graph.root)
     yield Finding(
         "CR303", "error",
         "backward() is called on a leaf: the loss was not computed from anything.",
         "Its own .grad becomes 1 and nothing else happens: no weight gets a gradient. "
         "requires_grad=True on a loss only hides the error that says so.",
         "loss = loss_fn(model(x), y)      # as it is: no .item(), no cr.tensor(...), no "
-        "requires_grad_()\nloss.backward()", place, evidence={"nodes": len(graph.order)},
+        "requires_grad_()\nloss.backward()", place if place.file else
+        run.latest.place("backward"), evidence={"nodes": len(graph.order)},
         step=run.latest.number)
 
 
@@ -62,37 +70,86 @@ def leaf_loss(run: Run) -> Iterator[Finding]:
     "        nn.init.kaiming_normal_(m.weight, nonlinearity='relu')")
     + OPTIMIZER + ENTROPY + LOOP)
 def barely_moving(run: Run) -> Iterator[Finding]:
-    """Each step changes the first weight by less than 10⁻⁶ of its size, and the last one by more
-    than a thousand times as much; ten sampled steps in a row.
+    """Each step changes the first weight by less than 10⁻⁵ of its size, and the last one by more
+    than 300 times as much; ten sampled steps in a row.
 
-    Around 10⁻³ is usual (Karpathy; CS231n, "neural networks 3"). Measured on what the optimiser
-    really changed, so that Adam, which evens out the sizes of gradients, counts right. Where groups
-    have different learning rates, or a gradient is mostly zeros (a table of words), slowness may be
-    meant, and nothing is said.
+    Around 10⁻³ is usual (Karpathy; CS231n, "neural networks 3"); between the layers of a network
+    that trains well, a factor of 200 has been seen (AlexNet: You, Gitman & Ginsburg 2017). Measured
+    on what the optimiser really changed, so that Adam, which evens out the sizes of gradients,
+    counts right. If a single operation lets less than a hundredth of the gradient through, its line
+    is named, and less than 10⁻⁴ of its size is slow enough.
+
+    Groups with learning rates of their own may well be meant to be slow: fine-tuning divides by
+    about 2.6 per layer (Howard & Ruder 2018), so that something is said from a factor of 10³ on. A
+    rate of 0 is a freeze. Where a gradient is mostly zeros (a table of words), nothing is said.
     """
     step = run.latest
-    if len(set(step.rates)) != 1 or not step.rates[0]:
+    rates = [rate for rate in step.rates if rate > 0]
+    if not rates or not (max(rates) == min(rates) or max(rates) >= TUNING * min(rates)):
         return
-    moving = [p for p in step.parameters.values() if _counts(p)]
-    if len(moving) < 4:
+    frozen = len(rates) < len(step.rates)
+    moving = [p for p in step.parameters.values() if _counts(p) and (p.update or not frozen)]
+    dense = [p for p in moving if p.gradient is not None and p.gradient.zeros < 0.5]
+    if len(moving) < 4 or len(dense) < 2:
         return
-    first, last = moving[0], moving[-1]
+    first, last = dense[0], dense[-1]
     slow, quick = (p.update / p.weight.norm for p in (first, last))  # type: ignore[operator]
-    if not (slow < STILL and slow < 1e-3 * quick):
+    if not (slow < STILL * KNOWN and APART * slow < quick):
         return
+    narrow = _bottleneck(run, first.name) if max(rates) == min(rates) else None
+    if narrow is None and slow >= STILL:
+        return
+    place, why, cure = step.place("step"), "", (
+        "nn.ReLU() with nn.init.kaiming_normal_(weight), a normalisation (nn.LayerNorm), or a\n"
+        "path around each block (x + block(x))")
+    if max(rates) > min(rates):
+        made = place_of(stepping(run), "made")
+        place = made if made.file else place
+        why = f" The learning rates of the groups go from {min(rates):.2g} to {max(rates):.2g}."
+        cure = ("{'params': ..., 'lr': ...}      # rates that differ by no more than ×2.6 per "
+                "layer, or by ×100 in all")
+    elif narrow is not None:
+        node, share = narrow
+        place = node.origin
+        why = f" {node.name} in line {place.line} lets {share:.1g} of the gradient through."
+        cure = f"# without the factor of {share:.1g} on the way back, in line {place.line}"
     yield Finding(
         "CR607", "warning",
         f"{first.name} changes by {slow:.1e} of its size in a step, {last.name} by {quick:.1e}.",
-        "The first layers stay what they were at random; only the last ones learn.",
-        "nn.ReLU() with nn.init.kaiming_normal_(weight), a normalisation (nn.LayerNorm), or a\n"
-        "path around each block (x + block(x))", step.place("step"), subject=first.name,
-        evidence={"first": slow, "last": quick}, step=step.number)
+        f"The first layers stay what they were at random; only the last ones learn.{why}",
+        cure, place, subject=first.name, evidence={"first": slow, "last": quick},
+        step=step.number)
 
 
 def _counts(p: ParameterSeen) -> bool:
     g = p.gradient
     return (p.held and p.ndim > 1 and p.update is not None and p.weight.finite
-            and p.weight.norm > 0 and g is not None and g.finite and g.norm > 0 and g.zeros < 0.5)
+            and p.weight.norm > 0 and g is not None and g.finite and g.norm > 0)
+
+
+def _bottleneck(run: Run, name: str) -> tuple[Node, float] | None:
+    """The elementwise operation behind a parameter that lets least of the gradient through."""
+    graph = run.latest.graph
+    wanted = dict(run.parameters()).get(name)
+    if graph is None or wanted is None:
+        return None
+    behind: set[Node] = {leaf for leaf in graph.leaves
+                         if callable(leaf.out) and leaf.out() is wanted}
+    found: tuple[Node, float] | None = None
+    for node in graph.order:
+        edges = edges_of(node)
+        if behind.isdisjoint(edges):
+            continue
+        behind.add(node)
+        if node.prim is None or node.prim.kind != "elementwise" or node not in graph.gradients:
+            continue
+        whole = float(np.linalg.norm(graph.gradients[node]))
+        # A second reader may add to what arrives at an operand: then it is no bottleneck.
+        shares = [float(np.linalg.norm(graph.gradients[edge])) / whole for edge in edges
+                  if edge.shape == node.shape and edge in graph.gradients] if whole > 0 else []
+        if shares and max(shares) < min(NARROW, found[1] if found else NARROW):
+            found = node, max(shares)
+    return found
 
 
 @rule("CR704", "inputs that are all the same", after=3, example=CLASSES.replace(
@@ -102,8 +159,9 @@ def equal_rows(run: Run) -> Iterator[Finding]:
     """Every sample of the batch is the same, at three sampled steps in a row.
 
     Looked at wherever an array of at least 8 rows from outside meets the network; if any has
-    different rows, or the input itself is learned, all is well. Rows of zeros (the first state of a
-    recurrent network) say nothing.
+    different rows, or the input itself is learned, all is well. Zeros count where they are all that
+    is given (pixels divided as whole numbers); in a recurrent network they are its first state, and
+    say nothing.
     """
     graph = run.latest.graph
     if graph is None:
@@ -113,21 +171,38 @@ def equal_rows(run: Run) -> Iterator[Finding]:
                         for leaf in graph.leaves):
         return
     found: tuple[Any, Origin] | None = None
+    blank: list[tuple[Any, Node]] = []
     for node, x in _given(graph):
         if len(x) < 8 or x.ndim == 3 or not np.isfinite(x).all() or (x != x[:1]).any():
             return                  # of three axes, the first may be time
-        if found is None and node.name in WEIGHTED and x.dtype.kind == "f" and x.ndim > 1 \
-                and np.any(x):
-            found = x, node.origin
+        if node.name not in WEIGHTED or x.dtype.kind != "f" or x.ndim < 2:
+            continue
+        if not np.any(x):
+            blank.append((x, node))
+        elif found is None:
+            _, place = named(x)
+            found = x, place if place.file else node.called_at
+    if found is None and len(blank) == 1 and _feeds_forward(graph, blank[0][1]):
+        _, place = named(blank[0][0])
+        found = blank[0][0], place if place.file else blank[0][1].called_at
     if found is None:
         return
     x, place = found
+    zero = not np.any(x)
     yield Finding(
-        "CR704", "warning", f"all {len(x)} rows of the input {type_of(x)} are the same.",
+        "CR704", "warning", f"all {len(x)} rows of the input {type_of(x)} are "
+        + ("nothing but zeros." if zero else "the same."),
         "The network cannot tell the samples apart: the best it can do is to answer with the mean "
         "of the targets.",
+        "x = cr.tensor(x / 255).float()      # // on whole numbers gives 0; or is a buffer never "
+        "filled?" if zero else
         "print(x[:3])      # where do the rows become equal? (an index that stays 0, expand, a "
         "column overwritten)", place, evidence={"rows": len(x)}, step=run.latest.number)
+
+
+def _feeds_forward(graph: Graph, node: Node) -> bool:
+    """Is the weight of this operation read there alone? That of a recurrence is read each turn."""
+    return all(len(graph.readers.get(edge, ())) == 1 for edge in edges_of(node))
 
 
 def _given(graph: Graph) -> Iterator[tuple[Any, Any]]:
@@ -158,14 +233,13 @@ def lost_weights(run: Run) -> Iterator[Finding]:
     if run.latest.number or not run.latest.losses:
         return
     for name, p in run.parameters():
-        value = p._value
-        if type(value) is np.ndarray and value.dtype.kind == "f":
-            lost = int((~np.isfinite(value)).sum())
-            if lost:
-                yield Finding(
-                    "CR505", "error",
-                    f"{lost} of the {value.size} numbers of {name} are NaN or ∞ before the first "
-                    "step.", "Every loss and every gradient computed with it is NaN, for ever.",
-                    "model = Net()      # start anew, or load a state from before the first NaN",
-                    Origin("", 0, "", ""), subject=name, evidence={"lost": lost}, step=0)
-                return
+        seen = run.latest.parameters.get(name)       # as it was when the optimiser came
+        if seen is not None and not seen.weight.finite:
+            place = run.filled.get(id(p), NOWHERE)
+            yield Finding(
+                "CR505", "error",
+                f"{name}, {type_of(p)}, holds NaN or ∞ before the first step.",
+                "Every loss and every gradient computed with it is NaN, for ever.",
+                "model = Net()      # start anew, or load a state from before the first NaN",
+                place if place.file else made_at(p._node), subject=name, step=0)
+            return

@@ -1,19 +1,27 @@
-"""Rules about errors of the engine that stop a program: the page and the line of each."""
+"""Rules about errors of the engine that stop a program: the page and the line of each.
+
+Two of them are also asked while it runs, where the same fault stops nothing.
+"""
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from chainrule.core.errors import ChainruleError
 from chainrule.core.node import Origin
+from chainrule.core.places import NOWHERE, place_of
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.history import Run
 from chainrule.doctor.rule import rule
-from chainrule.nn import Module
+from chainrule.doctor.variables import assigned, carried
 
+from .parameters import held_by_optimizers
 from .programs import CLASSES, ENTROPY, LOOP, MSE, OPTIMIZER, REGRESSION
 
 LIBRARY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
@@ -45,6 +53,11 @@ def line_of(error: ChainruleError) -> Origin:
     if error.places:
         place: Origin = error.places[0]
         return place
+    return raised_at(error)
+
+
+def raised_at(error: BaseException) -> Origin:
+    """The user's line that the error came out of."""
     passed = frames(error)
     if not passed:
         return Origin("", 0, "", "")
@@ -66,7 +79,7 @@ def told(run: Run, id: str, why: str, cure: str) -> Iterator[Finding]:
                       evidence={"error": type(outer).__name__}, step=max(run.count - 1, 0))
 
 
-@rule("CR204", "nothing in the model can learn", stops=True, example=REGRESSION + """
+@rule("CR204", "nothing in the model can learn", stops=None, example=REGRESSION + """
 for p in model.parameters():
     p.requires_grad = False
 """ + OPTIMIZER + MSE + LOOP, cured=REGRESSION + """
@@ -75,39 +88,45 @@ for p in model[0].parameters():
 optimizer = cr.optim.SGD(model[2].parameters(), lr=0.05)
 """ + MSE + LOOP)
 def frozen(run: Run) -> Iterator[Finding]:
-    """`backward()` found nothing that requires a gradient, and every parameter of every model has
-    requires_grad=False.
+    """Every parameter has requires_grad=False: then no update changes anything.
 
-    A frozen backbone is fine as long as a part behind it learns. The models are those that are
-    watched, or those in the variables of the functions that the error went through.
+    As a rule `backward()` says so itself: it found nothing that requires a gradient, and all
+    parameters of the modules in the variables of the program (or of the models that are watched)
+    are frozen, and so is what the optimisers hold. Where something else requires a gradient, an
+    input say, the pass works, and only the optimiser's steps do nothing: told from the third step
+    on, if no optimiser of the program holds a parameter that requires a gradient.
+
+    A frozen backbone is fine as long as a part behind it learns; so is a frozen network whose
+    input is what is optimised: then the optimiser holds the input. The line named is the one that
+    froze the first of the parameters, where it is known.
     """
+    held = list(held_by_optimizers(run).values())
+    if run.error is None:
+        if len(run.steps) < 3 or run.latest.loss is None or not held or any(
+                p.requires_grad for p in held) or run.latest.optimizer is None:
+            return                             # or none of them made this step
+        yield Finding(
+            "CR204", "error", f"all {len(held)} parameters of the optimisers have "
+            "requires_grad=False: their steps change nothing.",
+            "backward() works, since something else requires a gradient, but no parameter gets "
+            "one, and an optimiser leaves out what has none.", UNFREEZE,
+            place_of(held[0], "frozen") if place_of(held[0], "frozen").file
+            else run.latest.place("step"), evidence={"frozen": len(held)}, step=run.latest.number)
+        return
+    yield from told(run, "CR204", NOWHERE_TO_GO, UNFREEZE)
     error = marked(run.error, "CR308")
-    if error is None or error.places:
+    own = [p for _, model in run.models for p in model.parameters()]
+    if error is None or not own or any(p.requires_grad for p in (*own, *held)):
         return
-    models = models_of(run, error)
-    own = [p for model in models for p in model.parameters()]
-    if not own or any(p.requires_grad for p in own):
-        return
+    place = place_of(own[0], "frozen")
     yield Finding(
-        "CR204", "error",
-        f"all {len(own)} parameters have requires_grad=False: nothing can learn.",
-        "The loss depends on nothing that could change, so backward() has nowhere to go.",
-        "model.requires_grad_(True)      # or only the part that is to learn: model.head",
-        line_of(error), evidence={"frozen": len(own)}, step=max(run.count - 1, 0))
+        "CR204", "error", f"all {len(own)} parameters have requires_grad=False: nothing can learn.",
+        NOWHERE_TO_GO, UNFREEZE, place if place.file else raised_at(error),
+        evidence={"frozen": len(own)}, step=max(run.count - 1, 0))
 
 
-def models_of(run: Run, error: BaseException) -> list[Module]:
-    """The watched models, else the modules in the variables of the functions that failed."""
-    if run.models:
-        return [model for _, model in run.models]
-    found: dict[int, Module] = {}
-    for trace in frames(error):
-        frame = trace.tb_frame
-        values = list(frame.f_locals.values())
-        values += [frame.f_globals[name] for name in frame.f_code.co_names
-                   if name in frame.f_globals]
-        found.update((id(x), x) for x in values if isinstance(x, Module))
-    return list(found.values())
+NOWHERE_TO_GO = ("The loss depends on nothing that could change, so backward() has nowhere to go.")
+UNFREEZE = "model.requires_grad_(True)      # or only the part that is to learn: model.head"
 
 
 @rule("CR305", "a value that the backward pass needs is overwritten", stops=True,
@@ -160,14 +179,50 @@ def second_pass(run: Run) -> Iterator[Finding]:
     """The first backward pass drops what it has used; a second one through the same part fails.
 
     Most often a part was computed before the loop, or a hidden state is carried from one step to
-    the next. The line named is the one whose result is used again.
+    the next: then the line named is the one that hands it on, else the one whose result is used
+    again. Where two losses share a part and each has its own `backward()` within one step, it is
+    that of the first: the two passes can be one, or the first can keep the graph.
     """
+    error = marked(run.error, "CR306")
+    first = None if error is None else earlier_pass(run, error)
+    if error is not None and first is not None:
+        shared = error.places[0] if error.places else raised_at(error)
+        yield Finding(
+            "CR306", "error", first_line(error),
+            f"Two losses share what line {shared.line} computes. The first pass drops what it has "
+            "used there, and the second needs it again.",
+            "(first_loss + second_loss).backward()       # one pass for both, or\n"
+            "first_loss.backward(retain_graph=True)      # the first keeps the graph",
+            first, evidence={"error": type(error).__name__, "shared": shared.line},
+            step=run.latest.number)
+        return
+    name, place = "", NOWHERE
+    for trace in reversed(frames(error)) if error is not None else ():
+        name, place = carried(trace.tb_frame)
+        if place.file:
+            break
+    if error is not None and place.file:
+        yield Finding(
+            "CR306", "error", first_line(error),
+            f"{name} carries the graph of this step into the next one, whose pass would go through "
+            "it again.", f"{name} = {name}.detach()      # after optimizer.step(): the numbers go "
+            "on, the graph ends", place, subject=name,
+            evidence={"error": type(error).__name__}, step=run.latest.number)
+        return
     yield from told(run, "CR306", "A graph holds numbers of one forward pass. With weights that "
                     "have changed since they would be out of date anyway.",
                     "hidden = hidden.detach()               # carried over, but not trained "
                     "through; or compute it\n"
                     "# inside the loop; or, if both passes are meant, in the first:\n"
                     "loss.backward(retain_graph=True)")
+
+
+def earlier_pass(run: Run, error: ChainruleError) -> Origin | None:
+    """The line of another backward pass of this step, if it is the one that dropped the values."""
+    events = run.latest.events if run.steps else []
+    passes = [event.place for event in events if event.what == "backward"]
+    return next((place for place in passes[:-1] if place.line != passes[-1].line
+                 and place in error.places[1:]), None)
 
 
 FUNCTION = """
@@ -205,7 +260,8 @@ def wrong_shape(run: Run) -> Iterator[Finding]:
     """`backward` of a custom `Function` returns one gradient for each argument, in its shape.
 
     An argument that was broadcast needs the sum over the axes along which it was repeated;
-    `cr.gradcheck` compares the numbers with differences.
+    `cr.gradcheck` compares the numbers with differences. The line named is the last `return` of
+    that `backward`.
     """
     yield from told(run, "CR307", "A gradient says how much each number of the argument counts, so "
                     "it has the argument's shape.",
@@ -225,28 +281,84 @@ def no_gradient(run: Run) -> Iterator[Finding]:
 
     The engine remembers where gradients were stopped lately (`detach()`, `.data`, `.item()`,
     `no_grad()`, a cast to whole numbers, NumPy); the line named is the last of these, or that of
-    `backward()`. A frozen model is CR204.
+    `backward()`. What stands between the line that sets the loss and `backward()`, such as an
+    accuracy that is logged, came too late to be the cause. Where recording is off at the moment of
+    the pass, the line named is the one that turned it off. A frozen model is CR204.
     """
     if next(frozen(run), None) is None:
+        too_late(run.error)
         yield from told(run, "CR308", "backward() has nowhere to go from here: no weight would get "
                         "a gradient.",
                         "# compute the loss from the model's output by tensor operations alone:\n"
                         "# no .item(), .numpy(), .data, cr.tensor(...), no_grad() on the way")
 
 
-@rule("CR404", "targets that are no classes", stops=True, example=CLASSES + OPTIMIZER + ENTROPY
+def too_late(error: BaseException | None) -> None:
+    """Places of the error that lie between the line that sets the loss and the backward pass go to
+    the end of its list.
+    """
+    marks = marked(error, "CR308")
+    passed = frames(marks) if marks is not None else []
+    if marks is None or not passed:
+        return
+    frame, line = passed[-1].tb_frame, passed[-1].tb_lineno
+    raised = Origin(frame.f_code.co_filename, line, frame.f_code.co_name, "")
+    try:
+        calls = [x for x in ast.walk(ast.parse(raised.source())) if isinstance(x, ast.Attribute)]
+    except SyntaxError:                # a line of several
+        return
+    names = [x.value.id for x in calls if x.attr == "backward" and isinstance(x.value, ast.Name)]
+    begin = assigned(frame, names[0]) if names else raised
+    late = [place for place in marks.places if place.file == raised.file
+            and place.function == raised.function and begin.line < place.line < line]
+    if begin.file and len(late) < len(marks.places):
+        marks.places = (*[place for place in marks.places if place not in late], *late)
+
+
+@rule("CR404", "targets that are no classes", stops=None, example=CLASSES + OPTIMIZER + ENTROPY
       + "y = y + 1      # 1, 2, 3\n" + LOOP, cured=CLASSES + OPTIMIZER + ENTROPY + LOOP)
 def no_classes(run: Run) -> Iterator[Finding]:
-    """Cross entropy needs whole numbers from 0 to K − 1, one for each row of the K scores.
+    """Cross entropy needs whole numbers from 0 to K − 1, one for each row of the K scores; binary
+    cross entropy needs numbers from 0 to 1.
 
-    Classes counted from 1, float classes, one-hot rows of whole numbers and a column (N, 1) are the
-    usual mistakes. Checked by the loss itself at every call.
+    Classes counted from 1, float classes, one-hot rows of whole numbers, a column (N, 1), and −1
+    and +1 are the usual mistakes. Most losses check it at every call. Binary cross entropy of
+    logits does not, as in PyTorch, and is looked up in the graph: its slope is sigmoid(x) − t,
+    which for t < 0 or t > 1 is never 0, so that the loss falls without end. It is linear in t, so a
+    little more or less does no harm where the mean stays inside: labels of a GAN drawn from 0.7 to
+    1.2 (Chintala et al. 2016, "How to train a GAN?") and rounding are let pass, up to 0.25.
     """
-    yield from told(run, "CR404", "The target of a row is the position of its class among the "
-                    "scores.",
-                    "target = target.long()            # float classes\n"
-                    "target = target - 1               # counted from 1; or one more output\n"
-                    "target = target.squeeze(1)        # a column; .argmax(1) for one-hot")
+    if run.error is not None:
+        yield from told(run, "CR404", "The target of a row is the position of its class among the "
+                        "scores; of a yes-or-no question it is 0 or 1.",
+                        "target = target.long()            # float classes\n"
+                        "target = target - 1               # counted from 1; or one more output\n"
+                        "target = (target + 1) / 2         # -1 and 1\n"
+                        "target = target.squeeze(1)        # a column; .argmax(1) for one-hot")
+        return
+    graph = run.latest.graph
+    for node in () if graph is None else graph.named("bce_with_logits"):
+        target = graph.saved[node][1] if graph is not None and len(graph.saved[node]) > 1 else None
+        if type(target) is not np.ndarray or not target.size:
+            continue
+        least, most = float(target.min()), float(target.max())
+        if (least >= -BEYOND and most <= 1 + BEYOND) or least != least:
+            continue
+        signs = bool(np.all(np.abs(target) == 1))
+        yield Finding(
+            "CR404", "error",
+            f"the targets of a binary cross entropy go from {least:g} to {most:g}, and must lie "
+            "between 0 and 1.",
+            "The slope at a score x is sigmoid(x) - target, which is never 0 for such a target: "
+            "the scores grow without limit, and the loss falls below 0.",
+            "target = (target + 1) / 2                    # -1 and 1 become 0 and 1, or\n"
+            "F.soft_margin_loss(scores, target)           # the same loss, for -1 and 1" if signs
+            else "target = (target - target.min()) / (target.max() - target.min())",
+            node.origin, evidence={"least": least, "most": most}, step=run.latest.number)
+        return
+
+
+BEYOND = 0.25             # so far outside of 0 to 1 are noisy labels, but not -1 or 2
 
 
 NORMED = CLASSES.replace("nn.ReLU()", "nn.BatchNorm1d(32), nn.ReLU()")
