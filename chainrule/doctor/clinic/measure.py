@@ -20,7 +20,7 @@ from .programs import Program
 # What is demanded: of error-level findings that they are none on healthy programs, of faults that
 # they are found (overall, and of each rule), of findings that they name the right line.
 PRECISION, RECALL, EACH, LINE = 1.0, 0.95, 0.8, 0.95
-PARTS = ("", "blind", "untuned")
+PARTS = ("", "first", "second", "third")
 # What every program begins with.
 BEGINNING = """
 import numpy as np
@@ -79,6 +79,8 @@ def examine(program: Program, seed: int) -> Outcome:
         except ChainruleError as error:
             # Some faults end in an error of the engine, which is an answer but not a diagnosis.
             watching.run.error = error
+    if watching.run.failure is not None:
+        raise watching.run.failure
     return Outcome(program, seed, tuple(watching.report.findings))
 
 
@@ -147,7 +149,7 @@ class Tally:
              *(" + ".join(str(len({o.program.name for o in side}))
                           for side in (part.faulty, part.healthy)) for part in parts)),
         ]
-        return grid(("measured", "demanded", "all", *(part or "tuned" for part in PARTS)), rows)
+        return grid(("measured", "demanded", "all", *(part or "early" for part in PARTS)), rows)
 
     def matrix(self) -> str:
         """The confusion matrix, in runs."""

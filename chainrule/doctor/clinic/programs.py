@@ -1,9 +1,9 @@
 """The programs of the clinic, read from Markdown.
 
 A heading names the program, the rule that should find its fault (none: it is healthy), and to which
-part it belongs. `blind` was written before its author had seen how the rules recognise anything;
-the rules were mended by it afterwards. `untuned` was written after that, and no rule was changed
-for it. Lines marked `# fault` are those that may be named; without a mark the fault has no line.
+set it belongs. The `first`, `second` and `third` set were written by authors who knew the rules by
+their titles only, and measured before a rule was changed for them. Lines marked `# fault` are those
+that may be named; without a mark the fault has no line.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-HEADING = re.compile(r"## (?P<name>\w+)(?: (?P<rule>CR\d{3}))?(?: (?P<part>blind|untuned))?\s*")
+HEADING = re.compile(
+    r"## (?P<name>\w+)(?: (?P<rule>CR\d{3}))?(?: (?P<part>first|second|third))?\s*")
 MARK = "# fault"
 
 
 @dataclass(frozen=True)
 class Program:
-    """name, text, the expected rule ('' where healthy), part ('blind', 'untuned' or '')."""
+    """name, text, the expected rule ('' where healthy), part ('first' to 'third', or '')."""
 
     name: str
     text: str
@@ -41,7 +42,7 @@ class Program:
     def compiled(self) -> object:
         """The code; its lines are known to whoever asks for the source of a line."""
         linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(True), self.file)
-        return compile(self.text, self.file, "exec")
+        return compile(self.text, self.file, "exec", dont_inherit=True)
 
 
 @cache
@@ -56,9 +57,9 @@ def programs() -> tuple[Program, ...]:
 def read(page: str) -> list[Program]:
     """The programs of one page.
 
-    >>> [one] = read("## a_name CR101 untuned\\n```python\\nx = 1\\ny = 2  # fault\\n```\\n")
+    >>> [one] = read("## a_name CR101 second\\n```python\\nx = 1\\ny = 2  # fault\\n```\\n")
     >>> one.name, one.rule, one.part, sorted(one.lines)
-    ('a_name', 'CR101', 'untuned', [2])
+    ('a_name', 'CR101', 'second', [2])
     """
     found = []
     for part in re.split(r"(?m)^(?=## )", page)[1:]:
