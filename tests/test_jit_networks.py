@@ -390,6 +390,9 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "rmsprop_centered": lambda p: optim.RMSprop(p, lr=0.01, centered=True, weight_decay=0.01),
     "adagrad": lambda p: optim.Adagrad(p, lr=0.05, lr_decay=0.01),
     "adadelta": lambda p: optim.Adadelta(p, lr=0.5, rho=0.8),
+    "adamax": lambda p: optim.Adamax(p, lr=0.01),
+    "nadam": lambda p: optim.NAdam(p, lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
+    "radam": lambda p: optim.RAdam(p, lr=0.01),
 }
 SCHEDULERS: dict[str, Callable[[Any], Any]] = {
     "step": lambda o: optim.lr_scheduler.StepLR(o, 2, 0.5),
@@ -400,6 +403,8 @@ SCHEDULERS: dict[str, Callable[[Any], Any]] = {
     "lambda": lambda o: optim.lr_scheduler.LambdaLR(o, lambda epoch: 0.9 ** epoch),
     "one_cycle": lambda o: optim.lr_scheduler.OneCycleLR(o, max_lr=0.2, total_steps=12),
     "plateau": lambda o: optim.lr_scheduler.ReduceLROnPlateau(o, patience=0),
+    "cyclic": lambda o: optim.lr_scheduler.CyclicLR(o, 0.01, 0.2, 3, cycle_momentum=False),
+    "restarts": lambda o: optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 2, 2),
 }
 
 

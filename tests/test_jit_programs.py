@@ -68,6 +68,9 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "centered": lambda p: optim.RMSprop(p, 0.01, momentum=0.5, centered=True),
     "adagrad": lambda p: optim.Adagrad(p, 0.1, lr_decay=0.1),
     "adadelta": lambda p: optim.Adadelta(p, 1.0),
+    "adamax": lambda p: optim.Adamax(p, 0.01, weight_decay=0.1),
+    "nadam": lambda p: optim.NAdam(p, 0.01, momentum_decay=0.1),
+    "radam": lambda p: optim.RAdam(p, 0.01, betas=(0.9, 0.7)),
 }
 
 for _name, _make in OPTIMIZERS.items():

@@ -64,6 +64,23 @@ LAYERS = {
     "Unfold options": (lambda n: n.Unfold((2, 3), padding=1, stride=2), normal(2, 3, 4, 5)),
     "ZeroPad2d": (lambda n: n.ZeroPad2d(1), normal(2, 3, 4, 5)),
     "ZeroPad2d four": (lambda n: n.ZeroPad2d((1, 0, 2, 3)), normal(2, 3, 4, 5)),
+    "ZeroPad1d": (lambda n: n.ZeroPad1d((1, 2)), normal(2, 3, 4)),
+    "ConstantPad1d": (lambda n: n.ConstantPad1d(2, 1.5), normal(2, 3, 4)),
+    "ConstantPad2d": (lambda n: n.ConstantPad2d((1, -1, 2, 0), -3), normal(2, 3, 4, 5)),
+    "ReflectionPad1d": (lambda n: n.ReflectionPad1d(2), normal(2, 3, 4)),
+    "ReflectionPad2d": (lambda n: n.ReflectionPad2d((1, 0, 2, 3)), normal(2, 3, 4, 5)),
+    "ReflectionPad2d of one image": (lambda n: n.ReflectionPad2d(1), normal(3, 4, 5)),
+    "ReplicationPad1d": (lambda n: n.ReplicationPad1d((3, 1)), normal(2, 4)),
+    "ReplicationPad2d": (lambda n: n.ReplicationPad2d(2), normal(2, 3, 4, 5)),
+    "CircularPad1d": (lambda n: n.CircularPad1d((2, 1)), normal(2, 3, 4)),
+    "CircularPad2d": (lambda n: n.CircularPad2d((1, 2, 3, 0)), normal(2, 3, 4, 5)),
+    "MaxPool1d": (lambda n: n.MaxPool1d(2), normal(2, 3, 7)),
+    "MaxPool1d options": (lambda n: n.MaxPool1d(3, 2, padding=1, dilation=2, ceil_mode=True),
+                          normal(3, 9)),
+    "AvgPool1d": (lambda n: n.AvgPool1d(2), normal(2, 3, 7)),
+    "AvgPool1d options": (lambda n: n.AvgPool1d(3, 2, 1, True, False), normal(3, 9)),
+    "AdaptiveAvgPool1d": (lambda n: n.AdaptiveAvgPool1d(3), normal(2, 3, 7)),
+    "AdaptiveMaxPool1d": (lambda n: n.AdaptiveMaxPool1d(3), normal(2, 3, 7)),
     "Hardtanh": (lambda n: n.Hardtanh(-0.5, 0.7), normal(4, 5)),
     "ReLU6": (lambda n: n.ReLU6(), 5 * normal(4, 5)),
     "Hardswish": (lambda n: n.Hardswish(), 3 * normal(4, 5)),
@@ -211,8 +228,48 @@ def test_options_that_do_not_fit_are_refused():
             (lambda: nn.MultiheadAttention(6, 4), "multiple of num_heads"),
             (lambda: nn.Hardtanh(1.0, -1.0), "below max_val"),
             (lambda: nn.ZeroPad2d((1, 2)), "one number or four"),
+            (lambda: nn.ReflectionPad1d((1, 2, 3)), r"one number or two \(left, right\)"),
+            (lambda: nn.ReflectionPad1d(4)(cr.zeros(1, 3, 4)), "at most 3 on each side, not 4"),
+            (lambda: nn.CircularPad1d(5)(cr.zeros(1, 3, 4)), "at most 4 on each side, not 5"),
+            (lambda: nn.ReplicationPad2d(1)(cr.zeros(4, 4)), r"needs \(N, C, H, W\) or \(C, H"),
+            (lambda: F.pad(cr.zeros(1, 3), (1, 1), "mirror"), "'reflect', 'replicate' or"),
+            (lambda: F.pad(cr.zeros(1, 3), (1, 1), "reflect", 2.0), "is for mode='constant'"),
+            (lambda: nn.MaxPool1d(5)(cr.zeros(1, 3, 4)), "window of 5 does not fit"),
+            (lambda: nn.AvgPool1d(2, padding=2)(cr.zeros(1, 3, 4)), "at most half"),
+            (lambda: nn.AvgPool1d(0)(cr.zeros(1, 3, 4)), "kernel_size=0 must be at least 1"),
+            (lambda: nn.MaxPool1d((2, 2))(cr.zeros(1, 3, 4)), "must be one number"),
+            (lambda: nn.AdaptiveMaxPool1d(2)(cr.zeros(4)), r"batch of signals \(N, C, L\)"),
             (lambda: nn.Conv1d(2, 3, 3)(cr.zeros(1, 5, 7)), r"needs \(N, 2, L\)"),
             (lambda: nn.InstanceNorm2d(2)(cr.zeros(1, 3, 4, 4)), r"needs \(N, 2, H, W\)"),
             (lambda: F.instance_norm(cr.zeros(2, 3)), r"needs \(N, C, ...\)")):
         with pytest.raises((ValueError, RuntimeError), match=text):
             make()
+
+
+def test_where_the_maxima_are():
+    x = normal(2, 3, 9)
+    for make in (lambda n: n.MaxPool1d(3, 2, 1, return_indices=True),
+                 lambda n: n.AdaptiveMaxPool1d(4, return_indices=True)):
+        for a, b in zip(make(nn)(cr.tensor(x)), make(torch.nn)(torch.tensor(x)), strict=True):
+            same(a, b)
+
+
+WITHOUT_WEIGHTS = [name for name in LAYERS if name.startswith(
+    ("MaxPool1d", "AvgPool1d", "Adaptive", "Reflection", "Replication", "Circular", "Constant"))]
+
+
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+def test_compiled_and_mapped_equal_eager(name):
+    make, x = LAYERS[name]
+    layer = make(nn)
+
+    def loss(x):
+        return (layer(x) ** 3).sum()
+
+    slope = cr.func.grad(loss)
+    expected = slope(cr.tensor(x))
+    same(cr.compile(slope)(cr.tensor(x)), expected)
+    batch = cr.stack([cr.tensor(x), cr.tensor(2 * x)])
+    mapped = cr.func.vmap(slope)(batch)
+    same(mapped[0], expected)
+    same(mapped[1], slope(batch[1]))

@@ -74,7 +74,7 @@ def test_mistake_is_answered(name):
     (nn, "Liner", "did you mean Linear"), (F, "reluu", "did you mean relu"),
     (cr.optim, "Adamm", "did you mean Adam"), (cr, "arrange", "did you mean arange"),
     (nn, "LSTN", "did you mean LSTM"),
-    (nn, "TransformerEncoder", "not built yet")])
+    (nn, "TransformerEncode", "did you mean TransformerEncoder")])
 def test_unknown_name_is_answered(module, name, answer):
     assert not hasattr(module, name)
     with pytest.raises(AttributeError, match=answer):

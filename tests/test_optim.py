@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -35,6 +34,15 @@ CASES = [
     ("RMSprop", {"centered": True, "momentum": 0.9, "weight_decay": 0.1}),
     ("Adagrad", {}),
     ("Adagrad", {"lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.2}),
+    ("Adamax", {}),
+    ("Adamax", {"maximize": True, "weight_decay": 0.1, "betas": (0.5, 0.9), "lr": 0.01}),
+    ("NAdam", {}),
+    ("NAdam", {"weight_decay": 0.1, "momentum_decay": 0.1, "maximize": True}),
+    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True, "betas": (0.5, 0.9)}),
+    ("RAdam", {}),
+    ("RAdam", {"weight_decay": 0.1, "betas": (0.8, 0.7)}),
+    ("RAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True,
+               "betas": (0.5, 0.6)}),
 ]
 names = [f"{name}({', '.join(f'{k}={v}' for k, v in options.items())})" for name, options in CASES]
 
@@ -95,15 +103,18 @@ def test_in_place_equals_the_formula_to_the_last_bit(name, options, dtype):
     group = optimizer.param_groups[0]
     slots = tuple(np.abs(rng.standard_normal(p.shape)).astype(dtype) + dtype(1)
                   for _ in optimizer._slots(group))
+    scalars = tuple(np.float32(0.5) for _ in optimizer.scalars)
     for fresh in (False, True):
         q, kept = p.copy(), tuple(s.copy() for s in slots)
-        constants = [np.array(x, dtype) for x in optimizer._constants(group, 3)]
+        moved = optimizer._moved(group, 3, *scalars)
+        constants = [np.array(x, dtype) for x in optimizer._constants(group, 3, *moved)]
         before = g.copy()
         optimizer._in_place(group, q, g, kept, np.empty_like(p), np.empty_like(p), constants, fresh)
         assert np.array_equal(g, before)
-        r, new = optimizer._formula(group, p, -g if group["maximize"] else g, slots, 3, fresh)
+        r, new = optimizer._formula(group, p, -g if group["maximize"] else g,
+                                    slots + scalars, 3, fresh)
         np.testing.assert_array_equal(q, r)
-        for x, y in zip(kept, new, strict=True):
+        for x, y in zip(kept + moved, new, strict=True):
             np.testing.assert_array_equal(x, y)
 
 
@@ -407,103 +418,6 @@ def test_copies_do_not_share():
     assert optimizer.state_dict()["state"][0]["step"].item() == 1.0
 
 
-# ---------------------------------------------------------------- learning rates
-
-SCHEDULES = {
-    "StepLR": lambda s, o: s.StepLR(o, 7, 0.3),
-    "MultiStepLR": lambda s, o: s.MultiStepLR(o, [3, 9, 9, 30], 0.3),
-    "ExponentialLR": lambda s, o: s.ExponentialLR(o, 0.93),
-    "LambdaLR": lambda s, o: s.LambdaLR(o, [lambda e: 0.9**e, lambda e: 1 / (1 + e)]),
-    "CosineAnnealingLR": lambda s, o: s.CosineAnnealingLR(o, 20, 0.01),
-    "CosineAnnealingLR odd": lambda s, o: s.CosineAnnealingLR(o, 13),
-    "OneCycleLR": lambda s, o: s.OneCycleLR(o, [1.0, 2.0], total_steps=51),
-    "OneCycleLR three": lambda s, o: s.OneCycleLR(o, 1.0, epochs=10, steps_per_epoch=6,
-                                                  three_phase=True, anneal_strategy="linear"),
-    "LinearLR": lambda s, o: s.LinearLR(o, 0.2, 0.9, 13),
-    "SequentialLR": lambda s, o: s.SequentialLR(
-        o, [s.LinearLR(o, 0.1, total_iters=5), s.CosineAnnealingLR(o, 20),
-            s.ExponentialLR(o, 0.9)], [5, 25]),
-}
-
-
-def two_groups(lib, name, options):
-    a, b = (lib.tensor([1.0, 1.0], requires_grad=True) for _ in range(2))
-    return getattr(lib.optim, name)([{"params": [a], "lr": 0.5}, {"params": [b]}], lr=0.1,
-                                    **options)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "options"), [("SGD", {"momentum": 0.9}), ("Adam", {})])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_50_rates_equal_pytorch_across_a_reload(schedule, name, options):
-    make = SCHEDULES[schedule]
-    a, b = two_groups(cr, name, options), two_groups(torch, name, options)
-    ours, theirs = make(optim.lr_scheduler, a), make(torch.optim.lr_scheduler, b)
-    for step in range(50):
-        for g, h in zip(a.param_groups, b.param_groups, strict=True):
-            assert abs(g["lr"] - h["lr"]) < 1e-14
-            assert g.get("momentum") == pytest.approx(h.get("momentum"), abs=1e-14)
-            assert g.get("betas") == pytest.approx(h.get("betas"), abs=1e-14)
-        assert ours.get_last_lr() == pytest.approx(theirs.get_last_lr(), abs=1e-14)
-        for o in (a, b, ours, theirs):
-            o.step()
-        if step == 20:
-            saved = copy.deepcopy((a.state_dict(), ours.state_dict()))
-            a = two_groups(cr, name, options)
-            ours = make(optim.lr_scheduler, a)
-            a.load_state_dict(saved[0])
-            ours.load_state_dict(saved[1])
-
-
-@pytest.mark.parametrize("options", [
-    {"patience": 2}, {"patience": 0, "factor": 0.5},
-    {"mode": "max", "patience": 1, "cooldown": 2, "threshold_mode": "abs",
-     "min_lr": [0.01, 0.001]}])
-def test_reduce_on_plateau_equals_pytorch(options):
-    rng = np.random.default_rng(6)
-    metrics = [*(rng.uniform(size=80) + 1 / np.arange(1, 81)), math.nan, math.nan]
-    a, b = two_groups(cr, "SGD", {}), two_groups(torch, "SGD", {})
-    ours = optim.lr_scheduler.ReduceLROnPlateau(a, **options)
-    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(b, **options)
-    for metric in metrics:
-        ours.step(cr.tensor(metric))
-        theirs.step(torch.tensor(metric))
-        assert ours.get_last_lr() == theirs.get_last_lr()
-    other = optim.lr_scheduler.ReduceLROnPlateau(a, **options)
-    other.load_state_dict(ours.state_dict())
-    assert other.state_dict() == ours.state_dict()
-
-
-def test_schedule_errors_and_warnings():
-    optimizer = two_groups(cr, "SGD", {})
-    schedules = optim.lr_scheduler
-    for call, words in [
-            (lambda: schedules.StepLR("sgd", 3), "optimizer"),
-            (lambda: schedules.LambdaLR(optimizer, [abs]), "1 functions for 2 groups"),
-            (lambda: schedules.OneCycleLR(optimizer, 1.0), "total_steps"),
-            (lambda: schedules.OneCycleLR(optim.Adagrad([cr.ones(1, requires_grad=True)]), 1.0,
-                                          total_steps=5), "cycle_momentum=False"),
-            (lambda: schedules.ReduceLROnPlateau(optimizer, factor=1.5), "below 1"),
-            (lambda: schedules.ReduceLROnPlateau(optimizer, "lowest"), "'min' or 'max'"),
-            (lambda: schedules.LinearLR(optimizer, start_factor=0), "start_factor=0"),
-            (lambda: schedules.ExponentialLR(two_groups(cr, "SGD", {}), 0.9, last_epoch=3),
-             "initial_lr")]:
-        with pytest.raises((ValueError, TypeError), match=words):
-            call()
-    schedule = schedules.StepLR(two_groups(cr, "SGD", {}), 3)
-    with pytest.warns(UserWarning, match=r"before optimizer.step\(\)"):
-        schedule.step()
-    optimizer = two_groups(cr, "SGD", {})
-    schedule = schedules.OneCycleLR(optimizer, 1.0, total_steps=3, cycle_momentum=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(3):
-            optimizer.step()
-            schedule.step()
-    with pytest.raises(ValueError, match="3 steps and step 4"):
-        schedule.step()
-
-
 # ---------------------------------------------------------------- writes between steps
 
 
@@ -586,3 +500,26 @@ def test_a_number_written_as_the_step_is_taken():
     optimizer.step()
     other.step()
     np.testing.assert_array_equal(w.detach().numpy(), v.detach().numpy())
+
+
+def test_the_product_that_nadam_keeps():
+    p, q = cr.ones(3, requires_grad=True), cr.ones(2, requires_grad=True)
+    optimizer = optim.NAdam([p, q], lr=0.1)
+    for _ in range(3):
+        p.grad, q.grad = cr.ones(3), cr.ones(2)
+        optimizer.step()
+    product = optimizer.state[p]["mu_product"].item()
+    assert product == optimizer.state[q]["mu_product"].item()
+    twin = copy.deepcopy(optimizer)
+    with cr.no_grad():
+        optimizer.state[p]["mu_product"].fill_(0.5)       # the two part
+    optimizer.state[q]["mu_product"] = 0.25               # a number is taken, too
+    for one in (optimizer, twin):
+        for x in one.param_groups[0]["params"]:
+            x.grad = cr.ones(x.shape)
+        one.step()
+    now = formulas.nadam_product(0.5, 4, 0.9, 4e-3)
+    assert optimizer.state[p]["mu_product"].item() == now
+    assert optimizer.state[q]["mu_product"].item() == now / 2
+    kept = [twin.state[x]["mu_product"].item() for x in twin.param_groups[0]["params"]]
+    assert kept == [formulas.nadam_product(product, 4, 0.9, 4e-3)] * 2

@@ -18,10 +18,12 @@ from parity import (
     gather,
     indexing,
     inplace,
+    losses,
     matmul,
     movement,
     promotion,
     reductions,
+    signals,
     unary,
 )
 from parity.absent import ABSENT
@@ -40,6 +42,8 @@ MODULES = (
     inplace,
     gather,
     functional,
+    signals,
+    losses,
     creation,
     autograd,
     func,

@@ -562,14 +562,37 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
 
 
 @public
-def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Constant padding; `pad` counts from the last axis: (left, right, top, bottom, ...).
-    Negative padding cuts away."""
-    if mode != "constant":
-        raise ShapeError(f"pad: mode {mode!r} is not supported; 'constant' is")
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant",
+        value: float | None = None) -> Tensor:
+    """More at the ends of axes; `pad` counts from the last axis: (left, right, top, bottom, ...).
+
+    mode 'constant' adds `value` (0 unless given), 'replicate' repeats the element at the end,
+    'reflect' mirrors at it without repeating it, 'circular' goes on at the other end. Negative
+    padding cuts away. Raises `ShapeError` where an axis is too short to be mirrored or repeated.
+    """
+    if mode not in ("constant", *_AROUND):
+        raise ShapeError(f"pad: mode {mode!r} must be 'constant', 'reflect', 'replicate' or "
+                         "'circular'")
     if len(pad) % 2 or len(pad) // 2 > input.ndim:
         raise ShapeError(f"pad: {list(pad)} must hold two numbers for each of at most "
                          f"{input.ndim} axes")
+    if mode == "constant":
+        return _pad_constant(input, pad, 0.0 if value is None else value)
+    if value:
+        raise ShapeError(f"pad: value={value!r} is for mode='constant'; mode={mode!r} adds what "
+                         "is there")
+    x = input
+    for i in range(len(pad) // 2):
+        axis, before, after = input.ndim - 1 - i, int(pad[2 * i]), int(pad[2 * i + 1])
+        n = x.shape[axis]
+        if before + after + n < 1 or n == 0:
+            raise ShapeError(f"pad: {list(pad)} leaves nothing of axis {axis} of {type_of(input)}")
+        if before or after:
+            x = _AROUND[mode](x, axis, before, after)
+    return x
+
+
+def _pad_constant(input: Tensor, pad: Sequence[int], value: float) -> Tensor:
     before = [0] * input.ndim
     after = [0] * input.ndim
     for i in range(len(pad) // 2):
@@ -588,3 +611,57 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     return row("where", inside, placed, np.asarray(value, x.dtype))  # type: ignore[no-any-return]
 
 
+
+
+def _part(x: Tensor, axis: int, first: int, last: int) -> Tensor:
+    return get(x, (*[slice(None)] * axis, slice(first, last)))  # type: ignore[no-any-return]
+
+
+def _around(before: Tensor | None, x: Tensor, after: Tensor | None, axis: int) -> Tensor:
+    items = [item for item in (before, x, after) if item is not None]
+    return joined(items, axis) if len(items) > 1 else x
+
+
+def _pad_replicate(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    n = x.shape[axis]
+    sizes = list(x.shape)
+
+    def repeated(place: int, count: int) -> Tensor | None:
+        if count <= 0:
+            return None
+        return expand(_part(x, axis, place, place + 1), *sizes[:axis], count, *sizes[axis + 1:])
+
+    longer = _around(repeated(0, before), x, repeated(n - 1, after), axis)
+    return _cut(longer, axis, before, after)
+
+
+def _pad_reflect(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    n = x.shape[axis]
+    if builtins.max(before, after) >= n:
+        raise ShapeError(f"pad: mode 'reflect' mirrors axis {axis} of {type_of(x)} at its ends, "
+                         f"which are left out: at most {n - 1} on each side, not "
+                         f"{builtins.max(before, after)}")
+    first = flip(_part(x, axis, 1, 1 + before), axis) if before > 0 else None
+    last = flip(_part(x, axis, n - 1 - after, n - 1), axis) if after > 0 else None
+    return _cut(_around(first, x, last, axis), axis, before, after)
+
+
+def _pad_circular(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    x = _cut(x, axis, before, after)
+    n = x.shape[axis]
+    if builtins.max(before, after) > n:
+        raise ShapeError(f"pad: mode 'circular' goes once around axis {axis} of {type_of(x)}: at "
+                         f"most {n} on each side, not {builtins.max(before, after)}")
+    first = _part(x, axis, n - before, n) if before > 0 else None
+    last = _part(x, axis, 0, after) if after > 0 else None
+    return _around(first, x, last, axis)
+
+
+def _cut(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """x without what negative padding takes away."""
+    if before >= 0 and after >= 0:
+        return x
+    return _part(x, axis, builtins.max(-before, 0), x.shape[axis] - builtins.max(-after, 0))
+
+
+_AROUND = {"reflect": _pad_reflect, "replicate": _pad_replicate, "circular": _pad_circular}

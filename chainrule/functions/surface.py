@@ -84,9 +84,7 @@ def unknown_name(module: str, names: list[str]) -> Callable[[str], Any]:
     """A module's `__getattr__`: the error for a name it lacks says which one may be meant."""
     def missing(name: str) -> Any:
         hint = ""
-        if name.startswith("Transformer"):
-            hint = ": transformer layers are not built yet; nn.MultiheadAttention is"
-        elif not name.startswith("__"):
+        if not name.startswith("__"):
             close = difflib.get_close_matches(name, names, 3, 0.6)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise AttributeError(f"module {module!r} has no attribute {name!r}{hint}")

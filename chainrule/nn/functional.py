@@ -22,7 +22,9 @@ from chainrule.prims import window
 from chainrule.prims.shape import place
 from chainrule.tensor import Tensor
 
+from .alignment import ctc_loss
 from .attention import scaled_dot_product_attention
+from .bags import embedding_bag
 from .choice import gumbel_softmax
 from .display import type_text
 from .distance import (
@@ -35,8 +37,20 @@ from .distance import (
     soft_margin_loss,
     triplet_margin_loss,
 )
+from .indices import check_indices, check_whole
 from .instance import instance_norm
-from .likelihood import gaussian_nll_loss, kl_div, poisson_nll_loss
+from .likelihood import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    gaussian_nll_loss,
+    kl_div,
+    poisson_nll_loss,
+)
+from .margins import (
+    multi_margin_loss,
+    multilabel_margin_loss,
+    triplet_margin_with_distance_loss,
+)
 from .noise import dropout, dropout2d
 from .nonlinear import (
     celu,
@@ -54,22 +68,30 @@ from .nonlinear import (
     threshold,
     written,
 )
+from .pooling import (
+    adaptive_avg_pool1d,
+    adaptive_max_pool1d,
+    avg_pool1d,
+    ceil_extra,
+    counts,
+    max_pool1d,
+)
 from .reduction import reduced, same_shape
 from .resize import adaptive_avg_pool2d, interpolate
 
 __all__ = [
-    "adaptive_avg_pool2d", "avg_pool2d", "batch_norm", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv_transpose2d",
-    "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "dropout", "dropout2d", "elu",
-    "embedding", "gaussian_nll_loss", "gelu", "glu", "group_norm", "gumbel_softmax", "hardsigmoid",
-    "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss", "instance_norm", "interpolate",
-    "kl_div",
-    "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid",
-    "margin_ranking_loss", "max_pool2d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot",
-    "pad", "pairwise_distance", "poisson_nll_loss", "prelu", "relu", "relu6", "rms_norm",
-    "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss",
-    "softmax", "softmin", "softplus", "softsign", "tanh", "tanhshrink", "threshold",
-    "triplet_margin_loss", "unfold",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "avg_pool1d", "avg_pool2d",
+    "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d",
+    "conv2d", "conv_transpose2d", "cosine_embedding_loss", "cosine_similarity", "cross_entropy",
+    "ctc_loss", "dropout", "dropout2d", "elu", "embedding", "embedding_bag", "gaussian_nll_loss",
+    "gelu", "glu", "group_norm", "gumbel_softmax", "hardsigmoid", "hardswish", "hardtanh",
+    "hinge_embedding_loss", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss",
+    "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "margin_ranking_loss",
+    "max_pool1d", "max_pool2d", "mish", "mse_loss", "multi_margin_loss", "multilabel_margin_loss",
+    "nll_loss", "normalize", "one_hot", "pad", "pairwise_distance", "poisson_nll_loss", "prelu",
+    "relu", "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu",
+    "smooth_l1_loss", "soft_margin_loss", "softmax", "softmin", "softplus", "softsign", "tanh",
+    "tanhshrink", "threshold", "triplet_margin_loss", "triplet_margin_with_distance_loss", "unfold",
 ]
 
 # Set so that a type checker does not see it: it would believe in every name.
@@ -182,9 +204,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None,
                         ("sparse", sparse)):
         if value:
             raise SettingError(f"embedding: {name}={value!r} is not supported; leave it out")
-    if input.dtype.kind not in "iu":
-        raise DtypeError(f"an embedding looks up whole numbers, and got {type_text(input)}: "
-                         "convert with .long()")
+    check_whole(input, "an embedding looks up")
     count = weight.shape[0]
     check_indices(input, count, "embedding: index", f"the table has {count} rows, 0 to {count - 1}")
     found: Tensor = weight[input]
@@ -193,29 +213,6 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None,
     if padding_idx < 0:
         padding_idx += count
     return ops.where((input == padding_idx).unsqueeze(-1), found.detach(), found)  # type: ignore[no-any-return]
-
-
-def check_indices(index: Tensor, count: int, what: str, why: str) -> None:
-    """Raises `IndexingError` unless all of `index` lie in 0 ... count−1."""
-    array = index._value
-    if not isinstance(array, np.ndarray) or not array.size:
-        return
-    if _within(array, count):
-        return
-    place = np.argwhere((array < 0) | (array >= count))[0]
-    at = "".join(f"[{i}]" for i in place)
-    raise IndexingError(f"{what} {array[tuple(place)]} (at {at or '[]'}) is out of range: {why}"
-                        ).about("CR404" if what.endswith("class") else "")
-
-
-def _within(array: Any, count: int) -> bool:
-    # Read as unsigned, a negative number is very large: one pass checks both ends.
-    if array.dtype.kind == "i":
-        array = array.view(_UNSIGNED[array.dtype.itemsize])
-    return bool(np.maximum.reduce(array, axis=None) < count)
-
-
-_UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 
 
 # ---------------------------------------------------------------- normalization
@@ -419,7 +416,7 @@ def max_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, pad
     around = pair(padding, "padding")
     _check_padding("max_pool2d", kernel_size, padding)
     x, batched = _batched("max_pool2d", input)
-    extra = _ceil_extra(x.shape[2:], kernel, steps, around, spread) if ceil_mode else (0, 0)
+    extra = _ceil(x.shape[2:], kernel, steps, around, spread) if ceil_mode else (0, 0)
     x = _framed(x, (around[0], around[0] + extra[0]), (around[1], around[1] + extra[1]),
                 float("-inf"))
     # Of equal maxima the first gets the gradient, as in PyTorch: zeros after a ReLU are equal.
@@ -438,16 +435,16 @@ def avg_pool2d(input: Tensor, kernel_size: Pair, stride: Pair | None = None, pad
     x, batched = _batched("avg_pool2d", input)
     area = kernel[0] * kernel[1]
     sizes = tuple(x.shape[2:])
-    extra = _ceil_extra(sizes, kernel, steps, around, (1, 1)) if ceil_mode else (0, 0)
+    extra = _ceil(sizes, kernel, steps, around, (1, 1)) if ceil_mode else (0, 0)
     x = _framed(x, (around[0], around[0] + extra[0]), (around[1], around[1] + extra[1]))
     result = window.windows(x, kernel=kernel, stride=steps, dilation=(1, 1)).mean(dim=-1)
     if divisor_override is not None:
         result = result * (area / divisor_override)
     elif any(extra) or (any(around) and not count_include_pad):
         inside = around if count_include_pad else (0, 0)
-        counts = np.outer(*(_counts(size, k, s, p, q, e) for size, k, s, p, q, e in
-                            zip(sizes, kernel, steps, around, inside, extra, strict=True)))
-        result = result * new((area / counts).astype(result.dtype))
+        counted = np.outer(*(counts(*one) for one in zip(
+            sizes, kernel, steps, around, inside, result.shape[2:], strict=True)))
+        result = result * new((area / counted).astype(result.dtype))
     return result if batched else result.squeeze(0)  # type: ignore[no-any-return]
 
 
@@ -468,24 +465,9 @@ def _framed(x: Tensor, rows_: tuple[int, int], columns: tuple[int, int],
     return framed
 
 
-def _ceil_extra(sizes: Sequence[int], kernel: tuple[int, int], stride: tuple[int, int],
-                padding: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, ...]:
-    """What to add at the end so that windows that stick out count; none begins outside."""
-    extra = []
-    for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
-        span = n + 2 * p - d * (k - 1) - 1
-        windows = -(-span // s) + 1
-        if (windows - 1) * s >= n + p:
-            windows -= 1
-        extra.append(max(0, (windows - 1) * s - span))
-    return tuple(extra)
-
-
-def _counts(size: int, kernel: int, stride: int, padding: int, inside: int, extra: int) -> Any:
-    """How many elements of each window along one axis count: padding does if `inside`."""
-    starts = np.arange((size + 2 * padding + extra - kernel) // stride + 1) * stride - padding
-    ends = np.minimum(starts + kernel, size + inside)
-    return ends - np.maximum(starts, -inside)
+def _ceil(*axes: Sequence[int]) -> tuple[int, ...]:
+    """`ceil_extra` of each axis, given its sizes, kernels, strides, paddings and dilations."""
+    return tuple(ceil_extra(*one) for one in zip(*axes, strict=True))
 
 
 # ---------------------------------------------------------------- losses
@@ -659,37 +641,3 @@ def _picked(name: str, logs: Tensor, target: Tensor, weight: Tensor | None, igno
         weights = ops.where(valid, weight[safe], 0.0)
         losses = losses * weights
     return ops.where(valid, losses, 0.0), weights
-
-
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
-                         size_average: Any = None, reduce: Any = None,
-                         reduction: str = "mean") -> Tensor:
-    """−(y·log p + (1−y)·log(1−p)) for probabilities p; the logarithms are at least −100."""
-    same_shape("binary_cross_entropy", input, target)
-    array = input._value
-    if isinstance(array, np.ndarray) and array.size and not (array.min() >= 0
-                                                             and array.max() <= 1):
-        raise SettingError(
-            "binary_cross_entropy needs probabilities between 0 and 1, and got values from "
-            f"{array.min():g} to {array.max():g}: put a sigmoid before it, or give the scores to "
-            "binary_cross_entropy_with_logits, which is stable")
-    losses = rows.bce(input, target)
-    return reduced(losses if weight is None else losses * weight, reduction)
-
-
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
-                                     size_average: Any = None, reduce: Any = None,
-                                     reduction: str = "mean",
-                                     pos_weight: Tensor | None = None) -> Tensor:
-    """`binary_cross_entropy` of sigmoid(input), stable for scores of any size.
-
-    `pos_weight` multiplies the term of the positive class.
-    """
-    same_shape("binary_cross_entropy_with_logits", input, target)
-    if pos_weight is None:
-        losses = rows.bce_with_logits(input, target)
-    else:
-        # At a score of −∞ with target 0 the extra term is 0·∞, and must be 0.
-        extra = (pos_weight - 1) * target * rows.softplus(-input)
-        losses = rows.bce_with_logits(input, target) + ops.where(target == 0, 0.0, extra)
-    return reduced(losses if weight is None else losses * weight, reduction)

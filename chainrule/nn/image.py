@@ -70,20 +70,3 @@ class Unfold(Module):
     def extra_repr(self) -> str:
         return (f"kernel_size={self.kernel_size}, dilation={self.dilation}, "
                 f"padding={self.padding}, stride={self.stride}")
-
-
-class ZeroPad2d(Module):
-    """Zeros around (N, C, H, W): one number, or (left, right, top, bottom)."""
-
-    def __init__(self, padding: int | Sequence[int]) -> None:
-        super().__init__()
-        self.padding = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
-        if len(self.padding) != 4:
-            raise SettingError(f"ZeroPad2d: padding={padding!r} must be one number or four (left, "
-                               "right, top, bottom)")
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.pad(input, self.padding)
-
-    def extra_repr(self) -> str:
-        return f"{self.padding}"

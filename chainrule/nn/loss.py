@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from chainrule.core.errors import SettingError
+from chainrule.core.errors import SettingError, ShapeError
 from chainrule.tensor import Tensor
 
 from . import functional as F
+from .alignment import Lengths
+from .display import type_text
+from .margins import check_power
 from .module import Module
 from .naming import refuse_tensor
 from .reduction import check_reduction
+from .similarity import PairwiseDistance
 
 
 class _Loss(Module):
@@ -230,3 +235,104 @@ class SoftMarginLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.soft_margin_loss(input, target, self.reduction)
+
+
+class MultiMarginLoss(_Loss):
+    """Σ w_y·max(0, margin − x_y + x_i)ᵖ / C over the classes i ≠ y (Crammer & Singer 2001).
+
+    Scores (N, C) and classes y (N,), or (C,) and one class; p is 1 or 2, `weight` (C,) weighs the
+    classes.
+
+    >>> import chainrule as cr
+    >>> scores = cr.tensor([[0.5, 2.0, 1.5]])
+    >>> round(cr.nn.MultiMarginLoss()(scores, cr.tensor([1])).item(), 4)
+    0.1667
+    """
+
+    def __init__(self, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
+                 size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> None:
+        super().__init__(size_average, reduce, reduction)
+        check_power("MultiMarginLoss", p)
+        if weight is not None and weight.ndim != 1:
+            raise ShapeError(f"MultiMarginLoss: weight {type_text(weight)} needs one number for "
+                             "each class")
+        self.p = p
+        self.margin = margin
+        self.register_buffer("weight", weight)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.multi_margin_loss(input, target, self.p, self.margin, self.weight,
+                                   reduction=self.reduction)
+
+
+class MultiLabelMarginLoss(_Loss):
+    """Σⱼ Σᵢ max(0, 1 − (x_yⱼ − x_i)) / C over the right classes yⱼ and all i that are not right.
+
+    Scores and targets (N, C) or (C,). A row of the target names the right classes and ends at the
+    first −1.
+
+    >>> import chainrule as cr
+    >>> scores = cr.tensor([[0.1, 0.2, 0.4, 0.8]])
+    >>> round(cr.nn.MultiLabelMarginLoss()(scores, cr.tensor([[3, 0, -1, 1]])).item(), 4)
+    0.85
+    """
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.multilabel_margin_loss(input, target, reduction=self.reduction)
+
+
+class TripletMarginWithDistanceLoss(_Loss):
+    """max(0, margin + d(a, p) − d(a, n)) for any distance d (Schroff et al. 2015).
+
+    `distance_function` takes two tensors; it is `nn.PairwiseDistance()` unless given. With `swap`,
+    d(p, n) takes the place of d(a, n) where it is smaller.
+
+    >>> import chainrule as cr
+    >>> loss = cr.nn.TripletMarginWithDistanceLoss(
+    ...     distance_function=lambda x, y: (x - y).abs().max(-1)[0])
+    >>> a, p, n = cr.zeros(1, 2), cr.tensor([[1.0, 2.0]]), cr.tensor([[2.5, 0.0]])
+    >>> loss(a, p, n).item()
+    0.5
+    """
+
+    def __init__(self, *, distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+                 margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        if margin <= 0:
+            raise SettingError(f"TripletMarginWithDistanceLoss: margin={margin!r} must be > 0")
+        self.distance_function: Callable[[Tensor, Tensor], Tensor] = (
+            PairwiseDistance() if distance_function is None else distance_function)
+        self.margin = margin
+        self.swap = swap
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        return F.triplet_margin_with_distance_loss(
+            anchor, positive, negative, distance_function=self.distance_function,
+            margin=self.margin, swap=self.swap, reduction=self.reduction)
+
+
+class CTCLoss(_Loss):
+    """−log of the probability of all alignments that read as the target (Graves et al. 2006).
+
+    log_probs (T, N, C) or (T, C), such as `log_softmax` gives; targets (N, S), or all targets one
+    after the other; input_lengths and target_lengths (N,). See `chainrule.nn.functional.ctc_loss`
+    for the recursion. A target that does not fit into its input costs infinity, or 0 with
+    `zero_infinity`.
+
+    >>> import chainrule as cr
+    >>> halves = cr.log(cr.full((2, 1, 2), 0.5))        # two times, two classes, 0 the blank
+    >>> loss = cr.nn.CTCLoss()(halves, cr.tensor([[1]]), (2,), (1,))
+    >>> round(loss.exp().item(), 4)                     # "11", "01" and "10" of four: 3/4
+    1.3333
+    """
+
+    def __init__(self, blank: int = 0, reduction: str = "mean",
+                 zero_infinity: bool = False) -> None:
+        super().__init__(reduction=reduction)
+        self.blank = blank
+        self.zero_infinity = zero_infinity
+
+    def forward(self, log_probs: Tensor, targets: Tensor, input_lengths: Lengths,
+                target_lengths: Lengths) -> Tensor:
+        return F.ctc_loss(log_probs, targets, input_lengths, target_lengths, self.blank,
+                          self.reduction, self.zero_infinity)

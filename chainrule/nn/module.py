@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from chainrule.core import events
 from chainrule.core.bind import state as recording
 from chainrule.core.changes import Watched, changed
 from chainrule.core.errors import ChainruleError, SettingError
-from chainrule.core.node import PACKAGE, user_frame, wrote
+from chainrule.core.events import heard, tell
+from chainrule.core.node import PACKAGE, here, user_frame, wrote
+from chainrule.core.places import note_place
 from chainrule.core.record import refuse_number
 from chainrule.device import refuse_cuda, require_cpu
 from chainrule.tensor import Tensor
@@ -96,7 +97,8 @@ class Module:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._ours = getattr(cls.forward, "__module__", "").startswith(f"{PACKAGE}.")
+        # Code run by exec() may belong to no module: then it is None.
+        cls._ours = (getattr(cls.forward, "__module__", "") or "").startswith(f"{PACKAGE}.")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Computes the output; every subclass defines it."""
@@ -114,6 +116,11 @@ class Module:
         else:
             place = None
         recording.scope = (outer, self, place)
+        if "unrecorded" in heard:
+            if not recording.recording:
+                tell("unrecorded", module=self)
+            elif outer is None:                   # whoever listens wants to know who called
+                recording.scope = (None, self, place, here())
         try:
             if self._plain:
                 return self.forward(*args, **kwargs)
@@ -415,6 +422,8 @@ class Module:
         """Puts this module and all below it in training mode, which dropout and batch norm read."""
         if not isinstance(mode, bool):
             raise TypeError(f"train(mode) takes True or False, not {_kind(mode)}")
+        if not mode:
+            note_place(self, "put into evaluation mode")
         for module in self.modules():
             module.training = mode
         return self
@@ -490,8 +499,8 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros."""
-        if events.listeners:
-            events.tell("zero_grad", parameters=list(self.parameters()))
+        if "zero_grad" in heard:
+            tell("zero_grad", owner=self)
         for parameter in self.parameters():
             if set_to_none:           # unread, so that a compiled step need not know what was there
                 parameter.grad = None

@@ -14,6 +14,7 @@ from chainrule.tensor import Tensor
 
 from . import functional as F
 from . import init
+from .attention import shares_of
 from .display import type_text
 from .linear import Linear, empty_parameter, whole
 from .module import Module
@@ -31,7 +32,8 @@ class MultiheadAttention(Module):
     query (L, N, E), key and value (S, N, E); (N, L, E) and (N, S, E) with `batch_first`; or without
     the axis N. Returns the output, of the query's shape, and the weights (N, L, S), the mean over
     the heads, or None if `need_weights` is False. In a bool mask True means "not allowed"; a
-    float mask is added to the scores. Parameters have PyTorch's names and shapes.
+    float mask is added to the scores. A query that may look nowhere gets 0 of every value, or
+    NaN where its weights are asked for, as in PyTorch. Parameters have PyTorch's names and shapes.
 
     >>> import chainrule as cr
     >>> attention = cr.nn.MultiheadAttention(8, 2, batch_first=True)
@@ -95,6 +97,7 @@ class MultiheadAttention(Module):
         q, k, v = (F.linear(x, w, b).reshape(count, -1, self.num_heads, self.head_dim)
                    .transpose(1, 2) for x, w, b in zip((q, k, v), weights, biases, strict=True))
         scores = ops.matmul(q * (1 / math.sqrt(self.head_dim)), k.transpose(-2, -1))
+        closed = None
         if attn_mask is not None:
             mask = attn_mask
             if mask.ndim == 3:
@@ -103,11 +106,15 @@ class MultiheadAttention(Module):
                 raise ShapeError(f"MultiheadAttention: attn_mask {type_text(mask)} must be "
                                  f"({length}, {source}), or that for each item and head")
             scores = _masked(scores, mask)
+            closed = _closed(mask)
         if key_padding_mask is not None:
             padding = key_padding_mask if key_padding_mask.ndim == 2 \
                 else key_padding_mask.unsqueeze(0)
-            scores = _masked(scores, padding.reshape(count, 1, 1, source))
-        shares = ops.softmax(scores, -1)
+            padding = padding.reshape(count, 1, 1, source)
+            scores = _masked(scores, padding)
+            closed = _closed(padding) if closed is None else closed | _closed(padding)
+        # Where the weights are asked for, a query that may look nowhere shows as NaN.
+        shares = shares_of(scores, None if need_weights else closed)
         if self.training and self.dropout:
             shares = F.dropout(shares, self.dropout)
         y = ops.matmul(shares, v).transpose(1, 2).reshape(count, length, self.embed_dim)
@@ -125,3 +132,9 @@ def _masked(scores: Tensor, mask: Tensor) -> Tensor:
         blocked = new(np.asarray(float("-inf"), scores.dtype))
         return ops.where(mask, blocked, scores)  # type: ignore[no-any-return]
     return scores + mask
+
+
+def _closed(mask: Tensor) -> Tensor:
+    """Where a mask allows no attention."""
+    closed: Tensor = mask if mask.dtype.kind == "b" else mask == float("-inf")
+    return closed

@@ -24,7 +24,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None]) 
         raise ShapeError(f"adaptive_avg_pool2d got {type_text(input)}: it needs (N, C, H, W) or "
                          "(C, H, W)")
     wanted = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
-    return _by_matrices(input, [_averaging(n, n if size is None else size) for n, size in zip(
+    return _by_matrices(input, [averaging(n, n if size is None else size) for n, size in zip(
         input.shape[-2:], wanted, strict=True)])
 
 
@@ -40,7 +40,7 @@ def _by_matrices(input: Tensor, matrices: list[Any]) -> Tensor:
     return result
 
 
-def _averaging(size: int, parts: int) -> Any:
+def averaging(size: int, parts: int) -> Any:
     """The (parts, size) matrix whose row i averages ⌊i·size/parts⌋ to ⌈(i+1)·size/parts⌉."""
     matrix = np.zeros((parts, size))
     for i in range(parts):

@@ -8,7 +8,7 @@ from typing import Any
 from numpy import add, divide, maximum, multiply, sqrt, subtract
 
 from . import formulas
-from .optimizer import Group, Optimizer, require, torch_options
+from .optimizer import Group, Optimizer, require, require_betas, torch_options
 from .walk import effective_gradient
 
 
@@ -40,9 +40,7 @@ class Adam(Optimizer):
     def _check_options(self, group: Group) -> None:
         super()._check_options(group)
         require(group, "eps", group["eps"] >= 0, ">= 0")
-        betas = group["betas"]
-        require(group, "betas", len(betas) == 2 and all(0 <= b < 1 for b in betas),
-                "two numbers, each at least 0 and below 1")
+        require_betas(group)
 
     def _slots(self, group: Group) -> tuple[str, ...]:
         slots = ("exp_avg", "exp_avg_sq")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from chainrule.autograd import enable_grad, no_grad
-from chainrule.core import events
 from chainrule.core.bind import state as recording
 from chainrule.core.errors import SettingError, TracedValueError
+from chainrule.core.events import heard, tell
 from chainrule.core.record import new
 from chainrule.tensor import Tensor
 
@@ -100,13 +100,13 @@ class LBFGS(Optimizer):
             hook(self, (closure,), {})
         group = self.param_groups[0]
         walk = _Search(group, self.state[group["params"][0]], closure)
-        if events.listeners:
-            events.tell("step", optimizer=self)
+        if "step" in heard:
+            tell("step", optimizer=self)
         with no_grad():
             loss = walk.run()
         self._stepped = True
-        if events.listeners:
-            events.tell("stepped", optimizer=self)
+        if "stepped" in heard:
+            tell("stepped", optimizer=self)
         for hook in list(self._post_hooks.values()):
             hook(self, (closure,), {})
         return loss

@@ -6,89 +6,25 @@ A schedule multiplies or moves the rate it finds in the group, so several can ac
 from __future__ import annotations
 
 import math
-import warnings
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from chainrule.core import events
 from chainrule.core.errors import SettingError
 
+from .cycles import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
 from .optimizer import Optimizer
+from .schedule import LRScheduler, per_group
 
+__all__ = [
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts",
+    "CyclicLR", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR",
+    "MultiplicativeLR", "OneCycleLR", "PolynomialLR", "ReduceLROnPlateau", "SequentialLR",
+    "StepLR",
+]
 
-class LRScheduler:
-    """Base of the schedules: `get_lr` returns the rates of all groups at `last_epoch`.
-
-    Call `step()` once per epoch (or batch, for OneCycleLR), after `optimizer.step()`.
-    """
-
-    _unsaved: tuple[str, ...] = ("optimizer",)
-
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(self).__name__} needs an optimizer, not "
-                            f"{type(optimizer).__name__}")
-        self.optimizer = optimizer
-        for number, group in enumerate(optimizer.param_groups):
-            if last_epoch == -1:
-                group.setdefault("initial_lr", group["lr"])
-            elif "initial_lr" not in group:
-                raise SettingError(
-                    f"group {number} has no 'initial_lr', which last_epoch={last_epoch} needs: "
-                    "load the optimizer's state_dict first, or leave last_epoch out")
-        self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
-        self.last_epoch = last_epoch
-        self._step_count = 0
-        self._last_lr: list[float] = []
-        self._advance(None)
-
-    def get_lr(self) -> list[float]:
-        """The learning rate of each group at `last_epoch`."""
-        raise NotImplementedError(f"{type(self).__name__} must define get_lr")
-
-    def get_last_lr(self) -> list[float]:
-        """The learning rates last set."""
-        return self._last_lr
-
-    def step(self, epoch: int | None = None) -> None:
-        """Moves on by one, or to `epoch`, and sets the learning rates."""
-        if events.listeners:
-            events.tell("schedule", scheduler=self)
-        if self._step_count == 1 and not self.optimizer._stepped:
-            warnings.warn(
-                f"{type(self).__name__}.step() was called before optimizer.step(): the first "
-                "learning rate is skipped. Call optimizer.step() first", UserWarning,
-                stacklevel=2)
-        self._advance(epoch)
-
-    def _advance(self, epoch: int | None) -> None:
-        self._step_count += 1
-        if epoch is None:
-            self.last_epoch += 1
-            rates = self.get_lr()
-        else:
-            self.last_epoch = epoch
-            closed = getattr(self, "_get_closed_form_lr", self.get_lr)
-            rates = closed()
-        self._set(rates)
-
-    def _set(self, rates: Sequence[float]) -> None:
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-    def _rates(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimiser (and functions)."""
-        return {key: value for key, value in self.__dict__.items() if key not in self._unsaved}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over a `state_dict()`."""
-        self.__dict__.update(state_dict)
+Rule = Callable[[int], float]
 
 
 class LambdaLR(LRScheduler):
@@ -96,21 +32,57 @@ class LambdaLR(LRScheduler):
 
     _unsaved = ("optimizer", "lr_lambdas")
 
-    def __init__(self, optimizer: Optimizer,
-                 lr_lambda: Callable[[int], float] | list[Callable[[int], float]],
+    def __init__(self, optimizer: Optimizer, lr_lambda: Rule | list[Rule],
                  last_epoch: int = -1) -> None:
-        groups = len(optimizer.param_groups)
-        if isinstance(lr_lambda, list | tuple):
-            if len(lr_lambda) != groups:
-                raise SettingError(f"LambdaLR got {len(lr_lambda)} functions for {groups} groups")
-            self.lr_lambdas = list(lr_lambda)
-        else:
-            self.lr_lambdas = [lr_lambda] * groups
+        self.lr_lambdas = _rules(self, optimizer, lr_lambda)
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
         return [base * rule(self.last_epoch)
                 for base, rule in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+
+
+class MultiplicativeLR(LRScheduler):
+    """Every epoch the rate is multiplied by λ(epoch), one function for all groups or one for each.
+
+    >>> import chainrule as cr
+    >>> optimizer = cr.optim.SGD([cr.ones(1, requires_grad=True)], lr=1.0)
+    >>> schedule = cr.optim.lr_scheduler.MultiplicativeLR(optimizer, lambda epoch: 1 / epoch)
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     schedule.step()
+    >>> [round(rate, 6) for rate in schedule.get_last_lr()]
+    [0.166667]
+    """
+
+    _unsaved = ("optimizer", "lr_lambdas")
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Rule | list[Rule],
+                 last_epoch: int = -1) -> None:
+        self.lr_lambdas = _rules(self, optimizer, lr_lambda)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        if self._step_count == 1:
+            return self._rates()
+        self._check_groups(len(self.lr_lambdas))
+        return [rate * rule(self.last_epoch)
+                for rate, rule in zip(self._rates(), self.lr_lambdas, strict=True)]
+
+
+def _rules(schedule: LRScheduler, optimizer: Optimizer, given: Rule | list[Rule]) -> list[Rule]:
+    """One function for each parameter group."""
+    name = type(schedule).__name__
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name} needs an optimizer, not {type(optimizer).__name__}")
+    groups = len(optimizer.param_groups)
+    rules = list(given) if isinstance(given, list | tuple) else [given] * groups
+    if len(rules) != groups:
+        raise SettingError(f"{name} got {len(rules)} functions for {groups} groups")
+    for rule in rules:
+        if not callable(rule):
+            raise TypeError(f"{name}: lr_lambda must be a function of the epoch, not {rule!r}")
+    return rules
 
 
 class StepLR(LRScheduler):
@@ -166,6 +138,67 @@ class ExponentialLR(LRScheduler):
         return [base * self.gamma ** self.last_epoch for base in self.base_lrs]
 
 
+class ConstantLR(LRScheduler):
+    """The rate is `factor` times the initial one until epoch `total_iters`, then the initial one.
+
+    >>> import chainrule as cr
+    >>> optimizer = cr.optim.SGD([cr.ones(1, requires_grad=True)], lr=1.0)
+    >>> schedule = cr.optim.lr_scheduler.ConstantLR(optimizer, factor=0.25, total_iters=2)
+    >>> schedule.get_last_lr()
+    [0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5,
+                 last_epoch: int = -1) -> None:
+        if not 0 <= factor <= 1:
+            raise SettingError(f"factor={factor!r} must be between 0 and 1")
+        self.factor = factor
+        self.total_iters = total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        if self.last_epoch == 0:
+            return [rate * self.factor for rate in self._rates()]
+        if self.last_epoch != self.total_iters:
+            return self._rates()
+        return [rate * (1.0 / self.factor) for rate in self._rates()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        now = 1.0 if self.last_epoch >= self.total_iters else self.factor
+        return [base * now for base in self.base_lrs]
+
+
+class PolynomialLR(LRScheduler):
+    """η = η₀·(1 − t/total_iters)^power until epoch `total_iters`, and 0 from there on.
+
+    >>> import chainrule as cr
+    >>> optimizer = cr.optim.SGD([cr.ones(1, requires_grad=True)], lr=1.0)
+    >>> schedule = cr.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=4, power=2.0)
+    >>> for _ in range(2):
+    ...     optimizer.step()
+    ...     schedule.step()
+    >>> schedule.get_last_lr()
+    [0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0,
+                 last_epoch: int = -1) -> None:
+        self.total_iters = total_iters
+        self.power = power
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        t, total = self.last_epoch, self.total_iters
+        if self._step_count == 1 or t > total:
+            return self._rates()
+        change = ((1.0 - t / total) / (1.0 - (t - 1) / total)) ** self.power
+        return [rate * change for rate in self._rates()]
+
+    def _get_closed_form_lr(self) -> list[float]:
+        left = (1.0 - min(self.total_iters, self.last_epoch) / self.total_iters) ** self.power
+        return [base * left for base in self.base_lrs]
+
+
 class LinearLR(LRScheduler):
     """The factor of the initial rate goes from `start_factor` to `end_factor` in `total_iters`."""
 
@@ -212,6 +245,7 @@ class CosineAnnealingLR(LRScheduler):
         if self._step_count == 1 and t > 0:
             return self._get_closed_form_lr()
         if (t - 1 - period) % (2 * period) == 0:
+            self._check_groups(len(self.base_lrs))
             rise = (1 - math.cos(math.pi / period)) / 2
             return [rate + (base - low) * rise
                     for base, rate in zip(self.base_lrs, self._rates(), strict=True)]
@@ -221,98 +255,6 @@ class CosineAnnealingLR(LRScheduler):
     def _get_closed_form_lr(self) -> list[float]:
         part = (1 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2
         return [self.eta_min + (base - self.eta_min) * part for base in self.base_lrs]
-
-
-class OneCycleLR(LRScheduler):
-    """One rise and one fall of the rate over the whole run (Smith & Topin 2018), step by batch.
-
-    The rate goes from `max_lr / div_factor` to `max_lr` in the first `pct_start` of the steps and
-    then to `initial / final_div_factor`; momentum (or β₁) moves the other way.
-    """
-
-    def __init__(self, optimizer: Optimizer, max_lr: float | list[float],
-                 total_steps: int | None = None, epochs: int | None = None,
-                 steps_per_epoch: int | None = None, pct_start: float = 0.3,
-                 anneal_strategy: str = "cos", cycle_momentum: bool = True,
-                 base_momentum: float | list[float] = 0.85,
-                 max_momentum: float | list[float] = 0.95, div_factor: float = 25.0,
-                 final_div_factor: float = 1e4, three_phase: bool = False,
-                 last_epoch: int = -1) -> None:
-        if total_steps is None:
-            if epochs is None or steps_per_epoch is None:
-                raise SettingError("OneCycleLR needs total_steps, or both epochs and "
-                                   "steps_per_epoch, to know how long the cycle is")
-            total_steps = epochs * steps_per_epoch
-        if total_steps != int(total_steps) or total_steps <= 0:
-            raise SettingError(f"total_steps={total_steps!r} must be a whole number above 0")
-        if not 0 <= pct_start <= 1:
-            raise SettingError(f"pct_start={pct_start!r} must be between 0 and 1")
-        if anneal_strategy not in ("cos", "linear"):
-            raise SettingError(f"anneal_strategy={anneal_strategy!r} must be 'cos' or 'linear'")
-        self.total_steps = total_steps
-        self._anneal_func_type = anneal_strategy
-        top = float(pct_start * total_steps) - 1
-        if three_phase:
-            self._schedule_phases = [
-                (top, "initial_lr", "max_lr", "max_momentum", "base_momentum"),
-                (2 * top, "max_lr", "initial_lr", "base_momentum", "max_momentum"),
-                (total_steps - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum")]
-        else:
-            self._schedule_phases = [
-                (top, "initial_lr", "max_lr", "max_momentum", "base_momentum"),
-                (total_steps - 1, "max_lr", "min_lr", "base_momentum", "max_momentum")]
-        groups = optimizer.param_groups
-        if last_epoch == -1:
-            for group, peak in zip(groups, per_group("max_lr", max_lr, groups), strict=True):
-                group["initial_lr"] = peak / div_factor
-                group["max_lr"] = peak
-                group["min_lr"] = group["initial_lr"] / final_div_factor
-        self.cycle_momentum = cycle_momentum
-        if cycle_momentum:
-            if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
-                raise SettingError(f"{type(optimizer).__name__} has no momentum to cycle: pass "
-                                   "cycle_momentum=False")
-            self.use_beta1 = "betas" in optimizer.defaults
-            if last_epoch == -1:
-                highs = per_group("max_momentum", max_momentum, groups)
-                lows = per_group("base_momentum", base_momentum, groups)
-                for group, high, low in zip(groups, highs, lows, strict=True):
-                    self._set_momentum(group, high)
-                    group["max_momentum"] = high
-                    group["base_momentum"] = low
-        super().__init__(optimizer, last_epoch)
-
-    def _set_momentum(self, group: dict[str, Any], momentum: float) -> None:
-        if self.use_beta1:
-            group["betas"] = (momentum, *group["betas"][1:])
-        else:
-            group["momentum"] = momentum
-
-    def _between(self, start: float, end: float, part: float) -> float:
-        if self._anneal_func_type == "cos":
-            return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
-        return start + (end - start) * part
-
-    def get_lr(self) -> list[float]:
-        t = self.last_epoch
-        if t > self.total_steps:
-            raise SettingError(
-                f"OneCycleLR was made for {self.total_steps} steps and step {t} was asked for: "
-                "give the real number of steps, epochs times batches per epoch")
-        rates, begin = [], 0.0
-        for phase in self._schedule_phases[:-1]:
-            if t <= phase[0]:
-                break
-            begin = phase[0]
-        else:
-            phase = self._schedule_phases[-1]
-        end, low, high, first, last = phase
-        part = (t - begin) / (end - begin)
-        for group in self.optimizer.param_groups:
-            rates.append(self._between(group[low], group[high], part))
-            if self.cycle_momentum:
-                self._set_momentum(group, self._between(group[first], group[last], part))
-        return rates
 
 
 class SequentialLR(LRScheduler):
@@ -339,10 +281,11 @@ class SequentialLR(LRScheduler):
             group["lr"] = group["initial_lr"]
         for schedule in schedulers:
             schedule.last_epoch -= 1
+        schedulers[0]._step_count = 0
         schedulers[0]._advance(None)
         self._last_lr = schedulers[0].get_last_lr()
 
-    def step(self, epoch: int | None = None) -> None:
+    def step(self, epoch: Any = None) -> None:
         self.last_epoch += 1
         index = bisect_right(self._milestones, self.last_epoch)
         schedule = self._schedulers[index]
@@ -351,6 +294,60 @@ class SequentialLR(LRScheduler):
         else:
             schedule.step()
         self._last_lr = schedule.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(),
+                "_schedulers": [schedule.state_dict() for schedule in self._schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        own = dict(state_dict)
+        for schedule, saved in zip(self._schedulers, own.pop("_schedulers"), strict=True):
+            schedule.load_state_dict(saved)
+        super().load_state_dict(own)
+
+
+class ChainedScheduler(LRScheduler):
+    """Several schedules of one optimiser that all act in each step.
+
+    >>> import chainrule as cr
+    >>> optimizer = cr.optim.SGD([cr.ones(1, requires_grad=True)], lr=1.0)
+    >>> schedules = cr.optim.lr_scheduler
+    >>> both = schedules.ChainedScheduler([schedules.ConstantLR(optimizer, 0.5),
+    ...                                    schedules.ExponentialLR(optimizer, 0.5)])
+    >>> optimizer.step()
+    >>> both.step()
+    >>> both.get_last_lr()
+    [0.25]
+    """
+
+    _unsaved = ("optimizer", "_schedulers")
+
+    def __init__(self, schedulers: Sequence[LRScheduler],
+                 optimizer: Optimizer | None = None) -> None:
+        if not isinstance(schedulers, list | tuple) or not schedulers:
+            raise SettingError("ChainedScheduler needs a list of at least one schedule")
+        for index, schedule in enumerate(schedulers):
+            if not isinstance(schedule, LRScheduler):
+                raise TypeError(f"schedule {index} of ChainedScheduler is "
+                                f"{type(schedule).__name__}, not a schedule")
+            if isinstance(schedule, ReduceLROnPlateau):
+                raise SettingError(f"schedule {index} of ChainedScheduler is ReduceLROnPlateau, "
+                                   "whose step() needs a metric: call that one by itself")
+            if schedule.optimizer is not (optimizer or schedulers[0].optimizer):
+                raise SettingError(f"schedule {index} of ChainedScheduler belongs to another "
+                                   "optimizer")
+        self._schedulers = schedulers
+        self.optimizer = optimizer or schedulers[0].optimizer
+        self._last_lr = self._rates()
+
+    def step(self, epoch: Any = None) -> None:
+        """Moves all the schedules on by one, in their order."""
+        if epoch is not None:
+            raise SettingError("ChainedScheduler.step() takes no epoch: each of its schedules "
+                               "counts for itself")
+        for schedule in self._schedulers:
+            schedule.step()
+        self._last_lr = self._rates()
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(),
@@ -383,6 +380,7 @@ class ReduceLROnPlateau(LRScheduler):
             raise TypeError(f"ReduceLROnPlateau needs an optimizer, not {type(optimizer).__name__}")
         self.optimizer = optimizer
         self.factor = factor
+        self.default_min_lr = None if isinstance(min_lr, list | tuple) else min_lr
         self.min_lrs = per_group("min_lr", min_lr, optimizer.param_groups)
         self.patience = patience
         self.cooldown = cooldown
@@ -412,6 +410,10 @@ class ReduceLROnPlateau(LRScheduler):
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
+            if self.default_min_lr is not None:      # one limit holds for groups added later, too
+                self.min_lrs = per_group("min_lr", self.default_min_lr,
+                                         self.optimizer.param_groups)
+            self._check_groups(len(self.min_lrs))
             for group, low in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
                 rate = float(group["lr"])
                 lower = max(rate * self.factor, low)
@@ -429,12 +431,3 @@ class ReduceLROnPlateau(LRScheduler):
         else:
             bar = best + sign * self.threshold
         return a < bar if self.mode == "min" else a > bar
-
-
-def per_group(name: str, value: float | Sequence[float], groups: list[Any]) -> list[float]:
-    """One number for every parameter group: `value` repeated, or its elements."""
-    if isinstance(value, list | tuple):
-        if len(value) != len(groups):
-            raise SettingError(f"{name} has {len(value)} numbers for {len(groups)} groups")
-        return list(value)
-    return [value] * len(groups)  # type: ignore[list-item]

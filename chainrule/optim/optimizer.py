@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from chainrule.autograd import enable_grad, no_grad
-from chainrule.core import events, lines
+from chainrule.core import lines
 from chainrule.core.bind import state as recording
 from chainrule.core.changes import WatchedOptions, WatchedStates, changed
 from chainrule.core.errors import SettingError
+from chainrule.core.events import heard, tell
 from chainrule.core.node import PACKAGE
+from chainrule.core.places import note_place
 from chainrule.core.record import new, refuse_number
 from chainrule.tensor import Tensor
 
@@ -37,6 +39,9 @@ class Optimizer:
 
     counts_steps = True
 
+    # Numbers kept for each parameter besides the step, in float32 as PyTorch keeps them.
+    scalars: tuple[str, ...] = ()
+
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         if isinstance(params, Tensor):
             raise TypeError(f"{type(self).__name__} got one tensor where it needs an iterable of "
@@ -46,6 +51,7 @@ class Optimizer:
             raise TypeError(f"{type(self).__name__} got {name} itself: pass model.parameters()")
         if isinstance(params, set | frozenset):
             raise TypeError("parameters in a set have no fixed order from run to run: use a list")
+        note_place(self, "made")
         self.defaults: Group = dict(defaults)
         self.state: defaultdict[Tensor, dict[str, Any]] = WatchedStates()
         self.param_groups: list[Group] = []
@@ -84,8 +90,15 @@ class Optimizer:
         return 1024
 
     def _constants(self, group: Group, step: int) -> tuple[float, ...]:
-        """The numbers `_in_place` needs, for the parameter's step number `step` (from 1)."""
+        """The numbers `_in_place` needs, for the parameter's step number `step` (from 1).
+
+        An optimiser with `scalars` is given these too, as they are after the step.
+        """
         raise NotImplementedError
+
+    def _moved(self, group: Group, step: int, *scalars: Any) -> tuple[Any, ...]:
+        """What the `scalars` become in step number `step`."""
+        return scalars
 
     @staticmethod
     def _in_place(group: Group, p: Any, g: Any, slots: Any, s: Any, t: Any, c: Any,
@@ -175,9 +188,8 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops every gradient (or fills it with zeros where `set_to_none` is False)."""
-        if events.listeners:
-            events.tell("zero_grad", parameters=[
-                p for group in self.param_groups for p in group["params"]])
+        if "zero_grad" in heard:
+            tell("zero_grad", owner=self)
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none:       # unread, so that a compiled step need not know what was there
@@ -203,8 +215,8 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        if events.listeners:
-            events.tell("step", optimizer=self)
+        if "step" in heard:
+            tell("step", optimizer=self)
         walks = self._walks
         if len(walks) != len(self.param_groups):         # a list the user may change
             walks = self._walks = [None] * len(self.param_groups)
@@ -222,8 +234,8 @@ class Optimizer:
             elif grads:
                 walk.run(self, group, grads)
         self._stepped = True
-        if events.listeners:
-            events.tell("stepped", optimizer=self)
+        if "stepped" in heard:
+            tell("stepped", optimizer=self)
         if self._post_hooks:
             for hook in list(self._post_hooks.values()):
                 hook(self, (closure,), {})
@@ -241,7 +253,7 @@ class Optimizer:
                 if self.counts_steps:
                     state["step"].add_(1)
                     step = state["step"].double()    # 1 − β₂ᵗ cancels: float32 is too coarse
-                slots = tuple(state[name] for name in names)
+                slots = tuple(state[name] for name in (*names, *self.scalars))
                 grad = -p.grad if group["maximize"] else p.grad  # type: ignore[operator]
                 value, kept = self._formula(group, p.detach(), grad, slots, step, fresh)
                 p.copy_(value)
@@ -266,6 +278,13 @@ class Optimizer:
                 value.fill(self._initial(group, name))
                 state[name] = new(value)
                 fresh = True
+        for name in self.scalars:
+            kept = state.get(name)
+            if kept is None:
+                state[name] = new(np.array(self._initial(group, name), np.float32))
+                fresh = True
+            elif not isinstance(kept, Tensor):           # a number was written
+                state[name] = new(np.array(float(kept), np.float32))
         return state, fresh
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> Callable[[], None]:
@@ -328,11 +347,11 @@ class Optimizer:
         self._walks = [None] * len(self.param_groups)
 
     def _loaded(self, value: Any, slot: str, p: Tensor, place: str) -> Any:
-        """A saved entry as a tensor of its own: the step as float32, others in the dtype of `p`."""
+        """A saved entry as a tensor of its own: numbers as float32, others in the dtype of `p`."""
         if value is None or isinstance(value, str | bool):
             return value
         array = np.asarray(value.detach() if hasattr(value, "detach") else value)
-        if slot == "step":
+        if slot == "step" or slot in self.scalars:
             return new(np.array(array, np.float32).reshape(()))
         if array.shape != tuple(p.shape):
             raise SettingError(f"the saved {slot!r} of {place} has shape {array.shape}, the "
@@ -372,8 +391,15 @@ def require(group: Group, key: str, holds: Any, rule: str) -> None:
         raise SettingError(f"{key}={group[key]!r} must be {rule}")
 
 
+def require_betas(group: Group) -> None:
+    """Raises `SettingError` unless the betas are two numbers from 0 to below 1."""
+    betas = group["betas"]
+    require(group, "betas", len(betas) == 2 and all(0 <= b < 1 for b in betas),
+            "two numbers, each at least 0 and below 1")
+
+
 NUMBERS = ("lr", "weight_decay", "eps", "momentum", "dampening", "alpha", "rho", "lr_decay",
-           "initial_accumulator_value")
+           "initial_accumulator_value", "momentum_decay")
 
 
 def require_numbers(group: Group) -> None:

@@ -84,11 +84,14 @@ class Gathered(NamedTuple):
 class Cohort:
     """Parameters of one dtype that are at the same step, hence with the same constants."""
 
-    __slots__ = ("constants", "cut", "dtype", "fresh", "gathered", "last", "steps", "whole")
+    __slots__ = ("constants", "cut", "dtype", "fresh", "gathered", "last", "scalars", "steps",
+                 "whole")
 
-    def __init__(self, dtype: Any, steps: Array | None, fresh: bool) -> None:
+    def __init__(self, dtype: Any, steps: Array | None, scalars: tuple[Array, ...],
+                 fresh: bool) -> None:
         self.dtype = dtype
         self.steps = steps
+        self.scalars = scalars
         self.fresh = fresh
         self.whole: list[Whole] = []
         self.cut: list[Cut] = []
@@ -111,29 +114,33 @@ class Walk:
             if len(params) < len(group["params"]) else []
         self.cohorts: list[Cohort] = []
         states = [optimizer._state_of(group, p, self.names) for p in params]
-        cohorts: dict[tuple[str, float, bool], list[int]] = {}
+        cohorts: dict[tuple[Any, ...], list[int]] = {}
         for index, (p, (state, fresh)) in enumerate(zip(params, states, strict=True)):
             count = float(state["step"]._value) if optimizer.counts_steps else 0.0
-            key = (p._value.dtype.str, count, fresh)
+            scalars = [float(state[name]._value) for name in optimizer.scalars]
+            key = (fresh, p._value.dtype.str, count, *scalars)
             cohorts.setdefault(key, []).append(index)
         merge = optimizer._merge_below(group)
-        for (_, _, fresh), members in cohorts.items():
-            self._plan(params, states, members, fresh, merge, optimizer.counts_steps)
+        for (fresh, *_), members in cohorts.items():
+            self._plan(params, states, members, fresh, merge, optimizer)
         self.records = [write_record(p._value) for p in params]
-        slots = (*self.names, "step") if optimizer.counts_steps else self.names
+        slots = (*self.names, *optimizer.scalars, *(["step"] if optimizer.counts_steps else []))
         for p, (state, _) in zip(params, states, strict=True):
             self.entries.append(Entry(p, p._value, state if slots else None, tuple(
                 [(slot, state[slot], state[slot]._value) for slot in slots])))
 
     def _plan(self, params: list[Tensor], states: list[Any], members: list[int], fresh: bool,
-              merge: int, counts: bool) -> None:
-        steps = None
-        if counts:
-            steps = np.array([states[i][0]["step"]._value for i in members], np.float32)
+              merge: int, optimizer: Optimizer) -> None:
+        def in_one(name: str) -> Array:
+            """The members' numbers of this name as one array, of which each then keeps a view."""
+            numbers = np.array([states[i][0][name]._value for i in members], np.float32)
             for place, i in enumerate(members):
-                states[i][0]["step"] = new(steps[place:place + 1].reshape(()))
+                states[i][0][name] = new(numbers[place:place + 1].reshape(()))
+            return numbers
+
+        steps = in_one("step") if optimizer.counts_steps else None
         dtype = params[members[0]]._value.dtype
-        cohort = Cohort(dtype, steps, fresh)
+        cohort = Cohort(dtype, steps, tuple(map(in_one, optimizer.scalars)), fresh)
         small = [i for i in members if params[i]._value.size <= min(merge, PIECE)]
         if len(small) < 2:
             small = []
@@ -201,6 +208,9 @@ class Walk:
             steps = cohort.steps
             if steps is not None and (len(steps) > 1 and (steps != steps[0]).any()):
                 return None
+            for numbers in cohort.scalars:
+                if (numbers != numbers[0]).any():
+                    return None
         grads = []
         for p, array, kept_state, kept in self.entries:
             grad = p._grad
@@ -228,7 +238,10 @@ class Walk:
             if cohort.steps is not None:
                 step = int(cohort.steps[0]) + 1
                 cohort.steps += 1
-            c = constants_of(cohort, optimizer._constants(group, step))
+            scalars = optimizer._moved(group, step, *[numbers[0] for numbers in cohort.scalars])
+            for numbers, moved in zip(cohort.scalars, scalars, strict=True):
+                numbers[...] = moved
+            c = constants_of(cohort, optimizer._constants(group, step, *scalars))
             fresh = cohort.fresh
             cohort.fresh = False
             for p, slots, s, t, i in cohort.whole:

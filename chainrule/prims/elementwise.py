@@ -306,7 +306,7 @@ log1p = elementwise("log1p", eval=np.log1p, pulls=lambda g, y, x: g / (1 + x), p
     lower=lowering.function("log1p"), doc="log(1 + x), accurate near 0.")
 
 logaddexp = elementwise("logaddexp", eval=np.logaddexp, promote="float",
-    pulls=(lambda g, y, a, b: g / (1 + exp(b - a)), lambda g, y, a, b: g / (1 + exp(a - b))),
+    pulls=(lambda g, y, a, b: g * sigmoid(a - b), lambda g, y, a, b: g * sigmoid(b - a)),
     lower=lowering.function("logaddexp"),
     doc="log(exp(a) + exp(b)), stable for large |a| and |b|.")
 logit = elementwise("logit", eval=lambda x: np.log(x / (1 - x)), promote="float",

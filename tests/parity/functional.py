@@ -286,3 +286,8 @@ add("scaled_dot_product_attention", lambda F, q, k, v: F.scaled_dot_product_atte
     array(2, 3, 4), array(2, 5, 4, seed=1), array(2, 5, 4, seed=2), tolerance=5)
 add("causal attention", lambda F, q: F.scaled_dot_product_attention(q, q, q, is_causal=True),
     array(2, 3, 4), tolerance=5)
+add("attention to nothing", lambda F, q, m: F.scaled_dot_product_attention(q, q, q, attn_mask=m),
+    array(2, 3, 4), np.array([[True, False, True], [False] * 3, [True] * 3]), tolerance=5)
+add("attention to nothing, by a float mask", lambda F, q, m: F.scaled_dot_product_attention(
+    q, q, q, attn_mask=m.detach()), array(2, 3, 4), np.array([[0, -np.inf, 1], [-np.inf] * 3,
+                                                              [0.0] * 3]), tolerance=5)
