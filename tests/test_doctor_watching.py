@@ -2,6 +2,8 @@
 
 import linecache
 import math
+import threading
+import time
 import warnings
 
 import numpy as np
@@ -155,6 +157,51 @@ def test_watched_and_unwatched_training_are_equal_to_the_bit():
 
     for a, b in zip(trained(True), trained(False), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_gradients_stay_off_where_they_are_off():
+    model = nn.Linear(3, 1)
+    optimizer = cr.optim.SGD(model.parameters(), lr=0.1)
+    x = cr.ones(4, 3)
+    with cr.doctor.watch(model, optimizer) as seen:
+        for _ in range(40):
+            optimizer.zero_grad()
+            model(x).pow(2).mean().backward()
+            with cr.no_grad():
+                optimizer.step()
+                assert not model(x).requires_grad
+            assert model(x).requires_grad
+        cr.set_grad_enabled(False)
+    assert not cr.is_grad_enabled()              # the user's own setting is left as it is
+    cr.set_grad_enabled(True)
+    assert seen.report.ok and state.recording == 1
+
+
+def test_one_thread_is_watched_and_others_train_undisturbed():
+    def train(steps, wrong):
+        cr.manual_seed(0)
+        model = nn.Linear(3, 1)
+        optimizer = cr.optim.SGD(model.parameters(), lr=0.01)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(cr.ones(4, 3)).pow(2).mean().backward()
+            if wrong:
+                optimizer.zero_grad()
+            optimizer.step()
+            turn.wait(10)
+            turn.wait(10)
+
+    turn = threading.Barrier(2)
+    with cr.doctor.watch() as seen:
+        threads = [threading.Thread(target=train, args=(30, wrong)) for wrong in (False, True)]
+        threads[0].start()
+        while seen.thread is None:
+            time.sleep(0.001)
+        threads[1].start()
+        for thread in threads:
+            thread.join()
+    assert seen.run.failure is None
+    assert not seen.report.findings and seen.report.steps == 30
 
 
 def test_light_steps_keep_nothing_for_long():

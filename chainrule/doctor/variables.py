@@ -192,12 +192,17 @@ def _sets(statement: ast.stmt, name: str) -> Iterator[int]:
 def _grown(frame: FrameType, path: str) -> Origin:
     """The line that puts something into a variable or, anywhere in the file, into an attribute."""
     _, dot, name = path.rpartition(".")
-    lines = sorted((not _appends(statement, name), statement.lineno)
-                   for statement in (_statements(frame) if dot else _own(frame))
-                   if _appends(statement, name) or _carries(statement, name))
-    if not lines:
-        return NOWHERE
-    return Origin(frame.f_code.co_filename, lines[0][1], frame.f_code.co_name, "")
+    places = [_statements(frame)] if dot else [_own(frame)]
+    if not dot and frame.f_code.co_name == "<module>":       # functions reach it, too
+        places.append(_statements(frame))
+    for statements in places:
+        lines = sorted((not _appends(statement, name), statement.lineno)
+                       for statement in statements
+                       if _appends(statement, name) or (
+                           statements is places[0] and _carries(statement, name)))
+        if lines:
+            return Origin(frame.f_code.co_filename, lines[0][1], frame.f_code.co_name, "")
+    return NOWHERE
 
 
 def _ends_in(expression: ast.expr, name: str) -> bool:

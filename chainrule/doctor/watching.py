@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterable
 from functools import partial
+from threading import get_ident
 from types import TracebackType
 from typing import Any
 
@@ -78,12 +79,11 @@ class Watch:
         self.asked = 0.0
         self.before: dict[int, Array] = {}
         self.closed = False
-        self._mode = 1
+        self.thread: int | None = None          # the one that trains: the first that is heard
 
     # ------------------------------------------------------------ on and off
 
     def __enter__(self) -> Watch:
-        self._mode = recording.recording
         self._open()
         return self
 
@@ -109,7 +109,8 @@ class Watch:
     def _off(self) -> None:
         events.ignore(self.listen)
         events.quiet = 0
-        recording.recording = self._mode
+        if recording.recording:
+            recording.recording = 1
         recording.dropped = None
 
     @property
@@ -140,8 +141,9 @@ class Watch:
             wanted = wanted | {"backward"}
         events.listen(self.listen, wanted)
         # On a close step the tape keeps every value, read by rules or not; on others the last
-        # pass is kept until the optimiser has made its step.
-        if self._mode:
+        # pass is kept until the optimiser has made its step. What is off stays off: the optimiser's
+        # step may stand in a no_grad() block.
+        if recording.recording:
             recording.recording = 2 if look == "close" else 1
         recording.dropped = None if look == "close" or self.compiled else []
 
@@ -194,6 +196,11 @@ class Watch:
     # ------------------------------------------------------------ what happens
 
     def listen(self, event: str, facts: dict[str, Any]) -> None:
+        me = get_ident()
+        if self.thread is None:
+            self.thread = me
+        elif me != self.thread:
+            return
         try:
             step = self.run.steps[-1]
             if step.sampled:
