@@ -76,7 +76,7 @@ FINDINGS = examined(lost_network(), nn.MSELoss(), cr.ones(8, 2), cr.ones(8, 1))
     ({"held_out_losses": [1.0, 0.4, 0.2, 0.5]}, "watch", "was 0.2 in epoch 3 and is 0.5 now"),
     ({"held_out_score": None}, "healthy", "loss 2.3"),
     ({"norms": {"0.weight": 0.5}, "silent": {}}, "healthy", "0.010 better on training rows"),
-    ({"findings": FINDINGS}, "unwell", "CR505: 1 of the 2 numbers"),
+    ({"findings": FINDINGS}, "unwell", "CR505: weight, f32[1,2], holds NaN"),
     ({"findings": FINDINGS, "silent": {"4": 0.7}}, "unwell", "70 % of layer 4"),
 ])
 def test_the_verdict_follows_from_the_facts(

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -50,15 +51,88 @@ def test_a_page_is_one_file_and_tells_the_findings():
     page = html_of(report)
     assert "CR101" in page and report.findings[0].cure.split("(")[0] in page
     assert "<script" not in page and not re.search(r'(?:src|href)\s*=', page)
-    drawing = page[page.index("<svg"):page.index("</svg>") + 6]
-    ElementTree.fromstring(drawing)                 # well formed
-    assert drawing.count('class="title"') == 4
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert [drawing.count('class="title"') for drawing in drawings] == [1, 1, 1, 1]
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)             # well formed
+    assert ", first seen at step" in page and "20 steps seen" in page
     assert "nothing found" in html_of(trained())
 
 
 def test_a_page_of_a_run_that_exploded_can_be_drawn():
     assert "<svg" in html_of(trained(learning_rate=1e6))
     assert "<html" in html_of(cr.doctor.Report([], trained(steps=1).run))
+
+
+def lost(steps, at):
+    """A run whose data are NaN from one step on."""
+    cr.manual_seed(0)
+    model = nn.Linear(3, 1, bias=False)
+    optimizer = cr.optim.SGD(model.parameters(), lr=0.05)
+    x, y = cr.randn(16, 3), cr.randn(16, 1)
+    with cr.doctor.watch(model, optimizer, warn=False) as seen:
+        for step in range(steps):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x * float("nan") if step == at else x), y).backward()
+            optimizer.step()
+    return seen.report
+
+
+def test_a_chart_says_where_its_curve_breaks_off_and_whose_it_is():
+    loss, gradient, *_ = charts_of(lost(8, 5).run)
+    assert loss.x == "step" and loss.lines == ((5, "not a number from step 5 on"),)
+    assert loss.log_y
+    assert gradient.title == "gradient norm: weight"
+    assert loss.title == "loss" and not charts_of(trained().run)[0].lines
+    page = html_of(lost(4, 0))                      # no point that could be drawn
+    assert "<p>loss: not a number from step 0 on</p>" in page
+    assert "1 step seen" in html_of(trained(steps=1))
+
+
+def test_the_step_and_the_silenced_rules_are_named():
+    report = lost(8, 5)
+    late = next(f for f in report.findings if f.step == 5)
+    assert "\n  first seen at step 5\n" in cr.doctor.Report([late], report.run).text()
+    assert "first seen" not in cr.doctor.Report([replace(late, step=0)], report.run).text()
+    silenced = cr.doctor.Report([], report.run, silenced=["CR403", "CR101"])
+    assert silenced.text().endswith("\n\nsilenced: CR101, CR403")
+    assert json.loads(silenced.to_json())["silenced"] == ["CR101", "CR403"]
+
+
+@pytest.mark.parametrize("clears", [True, False])
+def test_a_run_that_an_error_stopped_is_never_called_clean(clears):
+    def failing():
+        with cr.doctor.watch(warn=False) as seen:
+            model = nn.Linear(3, 1)
+            optimizer = cr.optim.SGD(model.parameters(), lr=0.05)
+            x, y = cr.randn(16, 3), cr.randn(16, 1)
+            for _ in range(4):
+                if clears:
+                    optimizer.zero_grad()
+                nn.functional.mse_loss(model(x), y).backward()
+                optimizer.step()
+            watched.append(seen)
+            json.loads("<b>")                       # raises in a library
+
+    watched = []
+    with pytest.raises(ValueError):
+        failing()
+    report = watched[0].report
+    line = failing.__code__.co_firstlineno + 11
+    text, page = str(report), html_of(report)
+    assert f"stopped by JSONDecodeError at test_doctor_report.py:{line}: Expecting value" in text
+    assert 'json.loads("<b>")' in text and ("CR101" in text) is not clears
+    assert f"stopped by JSONDecodeError at test_doctor_report.py:{line}" in page
+    assert "nothing found" not in text + page
+    told = json.loads(report.to_json())["error"]
+    assert (told["type"], told["file"], told["line"]) == ("JSONDecodeError", __file__, line)
+    (run,) = json.loads(sarif_of(report))["runs"]
+    (invocation,) = run["invocations"]
+    (notification,) = invocation["toolExecutionNotifications"]
+    assert invocation["executionSuccessful"] is False and notification["level"] == "error"
+    assert notification["locations"][0]["physicalLocation"]["region"]["startLine"] == line
+    (healthy,) = json.loads(sarif_of(trained()))["runs"][0]["invocations"]
+    assert healthy == {"executionSuccessful": True}
 
 
 def test_sarif_has_what_the_schema_requires():
@@ -150,7 +224,7 @@ def test_the_ring_buffer_is_bounded():
     run = cr.doctor.autopsy().run
     assert len(run.steps) <= 50 and run.steps[-1].number >= 2999
     assert len(run.losses) == 3000                      # of the steps between there is the loss
-    assert charts_of(run)[1].curves[0].xs[0] == 1       # charts begin at the first step
+    assert charts_of(run)[1].curves[0].xs[0] == 0       # charts begin at the first step
 
 
 def test_very_many_steps_are_thinned_out_from_the_first_to_the_last():

@@ -1,10 +1,12 @@
 """How the doctor watches: what it hears between close looks, what rouses it, whom it names."""
 
+import gc
 import linecache
 import math
 import threading
 import time
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -221,6 +223,191 @@ def test_light_steps_keep_nothing_for_long():
             kept = len(state.dropped)
             assert kept < 8
     assert state.dropped is None and not events.heard and seen.report.steps == 40
+
+
+def trained_with(prepare, watch, steps=40):
+    """The weights after some steps of a model that `prepare` has hung something on."""
+    cr.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    change = prepare(model)
+    optimizer = cr.optim.SGD(model.parameters(), lr=0.1)
+
+    def loop():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            change(model(cr.randn(8, 3))).pow(2).mean().backward()
+            optimizer.step()
+
+    if watch:
+        with cr.doctor.watch(warn=False) as seen:
+            loop()
+        assert seen.run.failure is None
+    else:
+        loop()
+    return [p.detach().numpy().copy() for p in model.parameters()]
+
+
+class Forgetful(cr.autograd.Function):
+    """A function whose backward pass can run once, and draws random numbers."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.x = x
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        x = ctx.x
+        del ctx.x
+        return g * 2 + 0.01 * cr.randn_like(x)
+
+
+def noisy_hooks(model):
+    for p in model.parameters():
+        p.register_hook(lambda g: g + 0.01 * cr.randn_like(g))
+    return lambda y: y
+
+
+def a_hook_that_goes(model):
+    handle = []
+    p = model[0].weight
+    handle.append(p.register_hook(lambda g: (handle[0].remove(), g * 2)[1]))
+    return lambda y: y
+
+
+def module_hooks(model):
+    kept = []
+    model[1].register_forward_hook(lambda m, x, y: kept.append(y.detach()))
+    model[1].register_full_backward_hook(lambda m, i, o: kept.pop() and None)
+    return lambda y: y
+
+
+def keeps_its_gradient(model):
+    def change(y):
+        y.retain_grad()
+        change.seen = y
+        return y
+
+    return change
+
+
+@pytest.mark.parametrize("prepare", [
+    noisy_hooks, a_hook_that_goes, lambda model: Forgetful.apply, keeps_its_gradient,
+], ids=["hooks that draw", "a hook that removes itself", "a Function", "retain_grad"])
+def test_code_of_the_users_runs_as_often_as_without_a_watch(prepare):
+    for a, b in zip(trained_with(prepare, True), trained_with(prepare, False), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_retained_gradient_is_that_of_one_pass():
+    model = nn.Linear(3, 1)
+    optimizer = cr.optim.SGD(model.parameters(), lr=0.0)
+    with cr.doctor.watch(warn=False):
+        y = model(cr.ones(4, 3))
+        y.retain_grad()
+        y.sum().backward()
+        optimizer.step()
+    np.testing.assert_array_equal(y.grad, np.ones((4, 1)))
+    h = model(cr.ones(4, 3))
+    h.retain_grad()
+    cr.doctor.blame(h.sum())
+    assert h.grad is None
+
+
+def test_a_checkpoint_may_go_back_within_a_pass():
+    class Checkpoint(cr.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return (x * x).detach()
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            with cr.enable_grad():
+                again = x.detach().requires_grad_()
+                (again * again).backward(g)
+            return again.grad
+
+    for a, b in zip(trained_with(lambda model: Checkpoint.apply, True),
+                    trained_with(lambda model: Checkpoint.apply, False), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_masked_targets_without_numbers_are_no_fault():
+    text = """
+model = nn.Linear(3, 1)
+optimizer = cr.optim.SGD(model.parameters(), lr=0.05)
+for step in range(20):
+    x = cr.randn(16, 3)
+    y = x[:, :1].clone()
+    y[3] = float("nan")
+    optimizer.zero_grad()
+    cr.where(y == y, (model(x) - y) ** 2, 0).mean().backward()
+    optimizer.step()
+"""
+    assert not watched(text, "masked").report.findings
+
+
+def test_passes_for_some_inputs_accuse_nobody():
+    text = """
+model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+optimizer = cr.optim.SGD(model.parameters(), lr=0.01)
+for step in range(20):
+    optimizer.zero_grad()
+    loss = model(cr.randn(8, 3)).pow(2).mean()
+    loss.item()
+    loss.backward(inputs=list(model[1].parameters()))
+    optimizer.step()
+"""
+    assert not [f for f in watched(text, "blocks").report.findings if f.severity == "error"]
+
+
+@pytest.mark.parametrize("odd", ["raises", "lies", "lazy"])
+def test_odd_objects_among_the_users_variables(odd):
+    class Odd:
+        def __getattribute__(self, name):
+            if odd == "raises" or name == "__class__":
+                raise RuntimeError("do not look at me")
+            return object.__getattribute__(self, name)
+
+    class Values(dict):
+        def values(self):
+            raise RuntimeError("nor at me")
+
+    strange = Odd() if odd != "lies" else Values(a=1)
+    history = []
+    model = nn.Linear(3, 1)
+    optimizer = cr.optim.SGD(model.parameters(), lr=0.01)
+    with cr.doctor.watch(warn=False) as seen:
+        for _ in range(15):
+            optimizer.zero_grad()
+            loss = model(cr.randn(8, 3)).pow(2).mean()
+            loss.backward()
+            history.append(loss)
+            optimizer.step()
+    assert seen.run.failure is None and strange is not None
+    assert [f.subject for f in found(seen, "CR304")] == ["history"]
+
+
+def test_looking_at_variables_keeps_nothing_alive():
+    def train():
+        critic, painter = nn.Linear(2, 1), nn.Linear(3, 2)
+        optimizer = cr.optim.SGD([*critic.parameters(), *painter.parameters()], lr=0.01)
+        mine = locals()
+        with cr.doctor.watch(warn=False):
+            for _ in range(3):
+                optimizer.zero_grad()
+                critic(painter(cr.randn(8, 3)).detach()).mean().backward()
+                optimizer.step()
+        assert mine["critic"] is critic              # the user's own snapshot is left alone
+        mine.clear()
+        gone = weakref.ref(critic)
+        del critic, painter, optimizer
+        gc.collect()
+        return gone
+
+    assert train()() is None
 
 
 # ---------------------------------------------------------------- what rouses it

@@ -23,6 +23,7 @@ from chainrule.core.errors import (
     OverwrittenError,
     ShapeError,
 )
+from chainrule.core.events import heard
 from chainrule.core.node import Node, Origin, Write, here, written_after
 from chainrule.core.primitive import TABLE
 from chainrule.core.record import UNREAD, new
@@ -102,7 +103,10 @@ def _reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None, r
     guarded: set[Node] = set()
     freed_at: Any = None
     limit = settings.keep_small
+    seen, state.seen = state.seen, None           # of this pass, not of one within it
     dropped = state.dropped if state.capture is None else None
+    if dropped is not None and not heard:         # nobody listens any more
+        dropped = state.dropped = None
     if dropped is not None:                       # of the last pass only
         dropped.clear()
         dropped.append((roots, (), None))
@@ -112,6 +116,8 @@ def _reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None, r
         g = bars.pop(node)
         if node.hooks is not None:
             g = run_hooks(node, g, on_tensors)
+        if seen is not None:
+            seen[node] = g
         prim = node.prim
         if prim is None or node in stop:
             results[node] = g
@@ -177,6 +183,9 @@ def _reverse(roots: Sequence[tuple[Node, Any]], wanted: Sequence[Node] | None, r
                 node.out = None
             else:
                 free(node, limit)
+    if seen is not None:
+        for node, g in results.items():           # a leaf's becomes .grad, into which one may write
+            seen[node] = g.copy() if type(g) is ndarray else g
     if not on_tensors:
         for node in stop:                         # seeds and shared arrays, as for leaves
             if node in results:

@@ -268,7 +268,7 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
             targets[x._node] = x
         wanted = list(targets)
     if "backward" in heard:
-        tell("backward", tensors=ys, roots=roots)
+        tell("backward", tensors=ys, roots=roots, partial=inputs is not None)
     mode = state.recording
     capture = state.capture
     if capture is not None:

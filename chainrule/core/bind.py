@@ -20,6 +20,7 @@ class State(threading.local):
     scope      the chain of modules being called: (outer scope, module, place), innermost first;
                place is the user's line as (code, offset) while only code of the package runs
     capture    the run without numbers of a compiled function, if this thread is in one
+    seen       if somebody wants them: what arrives at each node in the next backward pass
     dropped    if somebody wants to look back: the roots of the last backward pass and its tensors,
                then (node, saved, out) of what it has dropped
     """
@@ -30,6 +31,7 @@ class State(threading.local):
     tracing: str = ""
     draws: Any = None
     capture: Any = None
+    seen: dict[Any, Any] | None = None
     dropped: list[Any] | None = None
 
 

@@ -76,8 +76,11 @@ def why_none(p: Tensor, loss: Tensor | None = None) -> Answer:
     cuts = tuple(cut.origin for cut in recent_cuts())
     if cuts:
         return Answer("the loss does not depend on it: gradients were stopped on the way", cuts)
+    used = any(node.freed is not None for node in graph_of(loss).order)
     return Answer("the loss does not depend on it: it took no part in computing this loss. Is the "
-                  "layer called in forward(), and its result used?")
+                  "layer called in forward(), and its result used?" + (
+                      " Or it was cut off, by detach() say: which line did that is known until "
+                      "backward() is called, so ask before." if used else ""))
 
 
 def why_zero(p: Tensor, loss: Tensor) -> Answer:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 
 from .history import Run
-from .report import Report
+from .report import Report, Stop
 from .rule import RULES
 
 _last: list[Report] = []
@@ -18,7 +18,7 @@ def remember(report: Report) -> None:
                    treat=None)
     for step in slim.steps:
         step.graph = None
-    _last[:] = [Report(report.findings, slim)]
+    _last[:] = [Report(report.findings, slim, silenced=report.silenced, stopped=report.stopped)]
 
 
 def autopsy(error: BaseException | None = None) -> Report:
@@ -46,4 +46,5 @@ def autopsy(error: BaseException | None = None) -> Report:
     found = [finding for rule in RULES.values() if rule.stops is not False
              for finding in rule.function(run)]
     known = {f.key for f in found}
-    return Report([*found, *[f for f in seen.findings if f.key not in known]], seen.run)
+    return Report([*found, *[f for f in seen.findings if f.key not in known]], seen.run,
+                  silenced=seen.silenced, stopped=Stop.by(error))

@@ -18,17 +18,21 @@ from .treatment import Treatment, treat
 from .watching import Watch
 
 STEPS = 4           # enough for rules that compare one step with the next
+CLOSE = 12          # so many of them are looked at closely: dead units show in ten
+TRIED = 30          # enough for those that watch what an optimiser does
 
 
 def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None = None,
-          steps: int = STEPS, silence: Iterable[str] = ()) -> Report:
+          optimizer: Optimizer | None = None, steps: int | None = None,
+          silence: Iterable[str] = ()) -> Report:
     """Looks at a training step or a model on one batch; nothing of yours is changed.
 
     what   a function that does one training step, step(*batch); or a module
     batch  what it is called with. With a module and a `loss`, the last one is the target:
            loss(module(*batch[:-1]), batch[-1]). Without a `loss`, the mean of the output counts
-    steps  how many steps are tried; weights, gradients, optimiser, modes, buffers and random
-           numbers are put back afterwards
+    optimizer   for a module: what it is trained with, so that its steps are looked at, too
+    steps  how many steps are tried: 4, with an optimiser 30; weights, gradients, optimiser,
+           schedulers, modes, buffers and random numbers are put back afterwards
 
     >>> import chainrule as cr
     >>> model = cr.nn.Sequential(cr.nn.Linear(3, 8), cr.nn.ReLU(), cr.nn.Linear(8, 1))
@@ -38,22 +42,31 @@ def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None
     """
     if len(batch) == 1 and isinstance(batch[0], (tuple, list)):
         batch = tuple(batch[0])
+    others: list[Any] = []
     if isinstance(what, Module):
-        run = _step_of(what, batch, loss)
+        run = _step_of(what, batch, loss, optimizer)
         modules: list[Module] = [what]
-        optimizers: list[Optimizer] = []
+        optimizers: list[Optimizer] = [] if optimizer is None else [optimizer]
     else:
+        if optimizer is not None:
+            raise TypeError("check(step, ..., optimizer=...): the step uses its own optimiser; "
+                            "optimizer= belongs to a module")
         if loss is not None:
             raise TypeError("check(step, ..., loss=...): the step computes its own loss; loss= "
                             "belongs to a module")
         run = what
-        modules, optimizers = reached(what)
-    watching = Watch(modules, optimizers, every=1, warn=False, silence=silence)
+        modules, optimizers, others = reached(what)
+    if steps is None:
+        steps = STEPS if optimizer is None else TRIED
+    if isinstance(loss, Module):
+        modules = [*modules, loss]
+    watching = Watch(modules[:1] if isinstance(what, Module) else modules, optimizers, every=1,
+                     warn=False, silence=silence)
     watching.run.batch = batch
     watching.remembered = False
     if modules and (loss is not None or not isinstance(what, Module)):
         watching.run.treat = partial(treat, what, batch, loss=loss)
-    with kept(modules, optimizers), warnings.catch_warnings(), watching:
+    with kept(modules, optimizers, others), warnings.catch_warnings(), watching:
         warnings.simplefilter("ignore")
         for _ in range(steps):
             try:
@@ -61,7 +74,7 @@ def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None
             except ChainruleError as error:
                 watching.run.error = error
                 break
-            if isinstance(what, Module):
+            if isinstance(what, Module) and optimizer is None:
                 watching.next()
     report = watching.report
     if watching.run.error is not None and report.ok:
@@ -69,10 +82,12 @@ def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None
     return report
 
 
-def _step_of(model: Module, batch: tuple[Any, ...], loss: Callable[..., Any] | None
-             ) -> Callable[..., None]:
+def _step_of(model: Module, batch: tuple[Any, ...], loss: Callable[..., Any] | None,
+             optimizer: Optimizer | None) -> Callable[..., None]:
     def step(*batch: Any) -> None:
         model.zero_grad()
+        if optimizer is not None:
+            optimizer.zero_grad()
         if loss is None:
             y = model(*batch)
             y = y[0] if isinstance(y, tuple) else y
@@ -80,6 +95,8 @@ def _step_of(model: Module, batch: tuple[Any, ...], loss: Callable[..., Any] | N
         else:
             value = loss(model(*batch[:-1]), batch[-1])
         value.backward()
+        if optimizer is not None:
+            optimizer.step()
 
     return step
 
@@ -99,11 +116,12 @@ def why_not_learning(model: Module, *batch: Any, loss: Callable[..., Any],
     >>> model = cr.nn.Sequential(cr.nn.Linear(3, 8), cr.nn.Tanh(), cr.nn.Linear(8, 1))
     >>> x, y = cr.randn(16, 3), cr.randn(16, 1)
     >>> print(why_not_learning(model, x, y, loss=cr.nn.MSELoss()))
-    nothing found: 4 steps seen
+    nothing found: 12 steps seen
     """
     if len(batch) == 1 and isinstance(batch[0], tuple | list):
         batch = tuple(batch[0])
-    report = check(model, *batch, loss=loss)
+    report = check(model, *batch, loss=loss, optimizer=optimizer,
+                   steps=TRIED if optimizer is not None else CLOSE)
     if all(finding.severity == "info" for finding in report.findings):
         return report
     return treat(model, batch, loss=loss, optimizer=optimizer)

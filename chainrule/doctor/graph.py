@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from chainrule.autodiff.reverse import edges_of, reachable, reverse
+from chainrule.core import events
 from chainrule.core.node import Node
+from chainrule.core.primitive import TABLE
 
 Array = np.ndarray[Any, Any]
 
@@ -37,8 +39,10 @@ class Graph:
     the tape kept them: the pass drops these from the nodes.
     """
 
-    def __init__(self, roots: list[tuple[Node, Any]]) -> None:
+    def __init__(self, roots: list[tuple[Node, Any]], gradients: dict[Node, Array] | None = None
+                 ) -> None:
         self.roots = roots
+        self._gradients = gradients
         self.order: list[Node] = reachable([node for node, _ in roots])[::-1]
         self.saved: dict[Node, tuple[Any, ...]] = {node: node.saved for node in self.order}
         self.outs: dict[Node, Any] = {node: node.out for node in self.order
@@ -88,11 +92,35 @@ class Graph:
             node = inner[0] if inner else None
         return node
 
-    @cached_property
+    @property
     def gradients(self) -> dict[Node, Array]:
-        """∂L/∂node of every node, by one more backward pass that touches nothing."""
-        found = reverse(self.roots, self.order, retain_graph=True)
-        return {node: np.asarray(g) for node, g in found.items()}
+        """∂L/∂node of every node: as the user's own pass had them, else by one more pass, without
+        hooks and on seeds of its own, so that it touches nothing.
+        """
+        if self._gradients is None:
+            hooks = [(node, node.hooks) for node in self.order if node.hooks is not None]
+            try:
+                for node, _ in hooks:
+                    node.hooks = None
+                with events.silence():
+                    found = reverse([(node, np.array(g)) for node, g in self.roots], self.order,
+                                    retain_graph=True)
+            finally:
+                for node, own in hooks:
+                    node.hooks = own
+            self._gradients = {node: np.asarray(g) for node, g in found.items()}
+        return self._gradients
+
+    def went_by(self, seen: dict[Node, Any]) -> None:
+        """The user's backward pass is over; this is what arrived where."""
+        self._gradients = {node: np.asarray(getattr(g, "_value", g)) for node, g in seen.items()}
+
+    @property
+    def foreign(self) -> bool:
+        """Would another pass run code of the user's: hooks, or the backward of a `Function`?"""
+        return any(node.hooks is not None or (node.prim is not None
+                                              and node.prim.name not in TABLE)
+                   for node in self.order)
 
     @property
     def sound(self) -> bool:

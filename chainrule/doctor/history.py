@@ -133,8 +133,10 @@ class Run:
     themselves, weakly; `names` are those of parameters that no module knows, by id; `reached` the
     ids of the leaves that any backward pass reached; `unrecorded` where modules with a parameter,
     by its id, ran under no_grad; `filled` the lines that wrote parameters before training;
-    `schedulers` by their optimiser; `error` what stopped the program; `failure` what stopped the
-    doctor; `treat` tries cures, where it is known how a step is done.
+    `schedulers` by their optimiser; `idle` optimisers that clear gradients and have not stepped, by
+    id, and how often they cleared; `writes` how often a leaf had been written when it was first
+    reached; `error` what stopped the program; `failure` what stopped the doctor; `treat` tries
+    cures, where it is known how a step is done.
     """
 
     model_refs: list[tuple[str, Any]] = field(default_factory=list)
@@ -143,6 +145,7 @@ class Run:
     names: dict[int, str] = field(default_factory=dict)
     steps: deque[Step] = field(default_factory=lambda: deque(maxlen=KEPT))
     losses: list[float] = field(default_factory=list)
+    partial: bool = False                          # backward(inputs=...): some leaves wait
     phase: int = 0                                 # so many of them before the last new optimiser
     batch: Any = None
     count: int = 0
@@ -152,6 +155,8 @@ class Run:
     filled: dict[int, Origin] = field(default_factory=dict)
     schedulers: Any = field(default_factory=weakref.WeakKeyDictionary)
     roots: deque[Any] = field(default_factory=lambda: deque(maxlen=8))    # weakly, of each loss
+    writes: dict[int, int] = field(default_factory=dict)
+    idle: dict[int, list[Any]] = field(default_factory=dict)
     error: Exception | None = None
     failure: Exception | None = None
     treat: Callable[..., Any] | None = None        # tries a cure on what was checked

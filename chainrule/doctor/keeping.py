@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator
+import random as python_random
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from chainrule import random
+from chainrule.core.node import write_record
 from chainrule.nn import Module
 from chainrule.optim import Optimizer
+from chainrule.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from chainrule.tensor import Tensor
 
 
 @contextmanager
-def kept(modules: list[Module], optimizers: list[Optimizer]) -> Iterator[None]:
+def kept(modules: list[Module], optimizers: list[Optimizer],
+         others: Iterable[Any] = ()) -> Iterator[None]:
     """What the block does to parameters, buffers, gradients, modes, optimisers and random numbers
     is taken back when it ends, in place: views and other holders of the same memory see it too.
+
+    others   schedulers and NumPy's generators, which are put back as well; the random numbers of
+             chainrule, of NumPy and of Python's `random` always are
     """
+    schedules = [(one, copy.deepcopy(one.state_dict())) for one in others
+                 if isinstance(one, LRScheduler | ReduceLROnPlateau)]
+    generators = [(one, one.bit_generator.state) for one in others
+                  if isinstance(one, np.random.Generator)]
+    # The legacy generator is what np.random.rand() and its like draw from.
+    numpys, pythons = np.random.get_state(), python_random.getstate()  # noqa: NPY002
     tensors: dict[int, Tensor] = {}
     parts = [part for module in modules for part in module.modules()]
     for module in modules:
@@ -31,6 +45,9 @@ def kept(modules: list[Module], optimizers: list[Optimizer]) -> Iterator[None]:
                 tensors[id(tensor)] = tensor
     values = [(t, np.array(t._value), t._grad,
                None if t._grad is None else np.array(t._grad._value)) for t in tensors.values()]
+    written = [(r, r.seq, r.count, r.place, r.what) for r in {
+        id(one): one for t in tensors.values()
+        for own in (write_record(t._value),) for one in (own, *own.shared)}.values()]
     buffers = [(part, dict(part._buffers)) for part in parts]
     modes = [(part, part.training) for part in parts]
     states = [(o, o.state_dict(), _copied(o.state_dict()), dict(o.state)) for o in optimizers]
@@ -39,12 +56,20 @@ def kept(modules: list[Module], optimizers: list[Optimizer]) -> Iterator[None]:
         yield
     finally:
         random.set_rng_state(seeds)
+        np.random.set_state(numpys)  # noqa: NPY002
+        python_random.setstate(pythons)
+        for generator, position in generators:
+            generator.bit_generator.state = position
+        for schedule, where in schedules:
+            schedule.load_state_dict(where)
         for tensor, value, gradient, numbers in values:
-            if tensor._value.shape == value.shape:
+            if tensor._value.shape == value.shape and tensor._value.flags.writeable:
                 tensor._value[...] = value
             tensor._grad = gradient
-            if gradient is not None:
+            if gradient is not None and gradient._value.flags.writeable:
                 gradient._value[...] = numbers
+        for record, seq, count, place, what in written:      # a graph that waits is still good
+            record.seq, record.count, record.place, record.what = seq, count, place, what
         for part, own in buffers:
             for name, buffer in own.items():
                 if part._buffers.get(name) is not buffer:
@@ -67,8 +92,10 @@ def _copied(state: Any) -> Any:
     return state.detach().clone() if isinstance(state, Tensor) else state
 
 
-def reached(function: Callable[..., Any]) -> tuple[list[Module], list[Optimizer]]:
-    """The modules and optimisers that a function reaches: its own, its closure's, its globals'."""
+def reached(function: Callable[..., Any]) -> tuple[list[Module], list[Optimizer], list[Any]]:
+    """The modules, the optimisers, and the schedulers and generators that a function reaches: its
+    own, its closure's, its globals'.
+    """
     things: list[Any] = [function, getattr(function, "__self__", None)]
     inner = inspect.unwrap(function)
     inner = getattr(inner, "function", inner)          # of a compiled function
@@ -89,4 +116,6 @@ def reached(function: Callable[..., Any]) -> tuple[list[Module], list[Optimizer]
             things += vars(thing).values()
     modules = {id(x): x for x in things if isinstance(x, Module)}
     optimizers = {id(x): x for x in things if isinstance(x, Optimizer)}
-    return list(modules.values()), list(optimizers.values())
+    others = {id(x): x for x in things
+              if isinstance(x, LRScheduler | ReduceLROnPlateau | np.random.Generator)}
+    return list(modules.values()), list(optimizers.values()), list(others.values())

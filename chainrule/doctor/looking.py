@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.bind import state as recording
+from chainrule.core.errors import ChainruleError
 from chainrule.core.node import Node
 from chainrule.nn import Module
 from chainrule.optim import Optimizer
@@ -58,6 +59,8 @@ def activations(graph: Graph) -> Iterator[ActivationSeen]:
         others = tuple(i for i in range(slopes.ndim) if i != axis)
         g = gradients.get(node)
         size = np.abs(slopes)
+        if not size.size:
+            continue
         yield ActivationSeen(
             node.name, node.origin.module, node.origin, Numbers.of(value),
             float(size.mean()), float(np.mean(size < FLAT_SLOPE)),
@@ -72,7 +75,8 @@ def masks(graph: Graph) -> Iterator[bytes]:
         scope = node.scope
         if node.name == "mul" and scope is not None and type(scope[1]).__name__.startswith("Drop"):
             for value, edge in zip(graph.saved[node], node.inputs, strict=False):
-                if edge is None and type(value) is np.ndarray:
+                if edge is None and type(value) is np.ndarray and value.size and (
+                        value != value.flat[0]).any():             # p=1 leaves nothing to chance
                     yield blake2b(np.ascontiguousarray(value).tobytes(), digest_size=8).digest()
 
 
@@ -119,13 +123,21 @@ def undone(dropped: Dropped) -> Iterator[None]:
             node.saved, node.out, node.freed = saved, out, freed
 
 
-def looked_back(dropped: Dropped) -> Graph:
-    """The graph of a pass that is over, with its gradients."""
+def looked_back(dropped: Dropped) -> Graph | None:
+    """The graph of a pass that is over, with its gradients.
+
+    None if they cannot be computed again without running code of the user's, or because the
+    weights were written since (L-BFGS).
+    """
     keeping, recording.dropped = recording.dropped, None
     try:
         with undone(dropped):
             graph = Graph(dropped[0][0])
+            if graph.foreign:
+                return None
             _ = graph.gradients
+    except ChainruleError:
+        return None
     finally:
         recording.dropped = keeping
     return graph

@@ -173,30 +173,37 @@ def treat(what: Module | Callable[..., Any], batch: Any, *, loss: Callable[..., 
     """
     if not isinstance(batch, tuple | list):
         batch = (batch,)
+    others: list[Any] = []
     if isinstance(what, Module):
         if loss is None or len(batch) < 2:
             raise SettingError("treat(model, batch, loss=...): with a module it needs the loss, "
                                "and a batch (x, ..., target)")
         models = [what]
         optimizers = [] if optimizer is None else [optimizer]
+        own = {id(p) for p in what.parameters()}
+        if optimizer is not None and not any(
+                id(p) in own for group in optimizer.param_groups for p in group["params"]):
+            raise SettingError("treat(..., optimizer=...): this optimiser holds no parameter of "
+                               "the model: make it with model.parameters()")
         prepare = partial(_copied, what, tuple(batch), loss, optimizer)
     else:
         if loss is not None or optimizer is not None:
             raise TypeError("treat(step, batch): the step has its own loss and optimiser")
-        models, optimizers = reached(what)
+        models, optimizers, others = reached(what)
         prepare = partial(_own, what, tuple(batch), models, optimizers)
     if steps < 1:
         raise SettingError(f"treat(steps={steps}): must be at least 1")
-    with _alone(models, optimizers):
-        return _Trial(prepare, (models, optimizers), steps, seed).treated(finding)
+    with _alone(models, optimizers, others):
+        return _Trial(prepare, (models, optimizers), steps, seed, others).treated(finding)
 
 
 @contextmanager
-def _alone(models: list[Module], optimizers: list[Optimizer]) -> Iterator[None]:
+def _alone(models: list[Module], optimizers: list[Optimizer], others: list[Any]
+           ) -> Iterator[None]:
     """Nobody else listens, and what is the user's stays as it was."""
     generator = random.get_rng_state()
     try:
-        with (events.silence(), kept(models, optimizers), warnings.catch_warnings(),
+        with (events.silence(), kept(models, optimizers, others), warnings.catch_warnings(),
               np.errstate(all="ignore")):
             warnings.simplefilter("ignore")
             yield
@@ -233,13 +240,14 @@ class _Trial:
     own: tuple[list[Module], list[Optimizer]]
     steps: int
     seed: int
+    others: list[Any]
 
     def run(self, cure: Cure | None, finding: Finding | None, steps: int, factor: float = 1.0,
             closely: bool = True) -> tuple[Course, Watch] | None:
         """One copy from the same seed; None if the cure cannot be applied to it. Not `closely`:
         for its losses alone, and no further than to the first that is no number.
         """
-        with kept(*self.own), ExitStack() as stack:
+        with kept(*self.own, self.others), ExitStack() as stack:
             random.manual_seed(self.seed)
             patient = self.prepare()
             for optimizer in patient.optimizers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import sys
 from collections import deque
@@ -22,6 +23,7 @@ from chainrule.tensor import Tensor
 
 DEPTH = 4                 # containers within containers
 MOST = 20_000             # things looked at for one question
+REFERENCES = 3            # to a frame's snapshot: the frame's, ours, and that of the question
 GROWING = ("append", "appendleft", "extend", "insert", "add", "update", "setdefault")
 
 
@@ -35,13 +37,26 @@ def frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def variables_of(frame: FrameType) -> dict[str, Any]:
+    """The variables of a frame. Asking leaves a snapshot in a function's frame, which would keep
+    alive what the function deletes: it is emptied, unless a debugger may write it back.
+    """
+    found = frame.f_locals
+    copied = dict(found)
+    # Not if it is the user's too, who has called locals().
+    if frame.f_code.co_flags & inspect.CO_OPTIMIZED and type(found) is dict \
+            and sys.gettrace() is None and sys.getrefcount(found) <= REFERENCES:
+        found.clear()
+    return copied
+
+
 def named(thing: Any) -> tuple[str, Origin]:
     """The name of a variable that holds a tensor, array or module, and the line that set it.
 
     ('', NOWHERE) if no variable of the running functions does.
     """
     for frame in frames():
-        for name, value in frame.f_locals.items():
+        for name, value in variables_of(frame).items():
             if _same(value, thing):
                 return name, assigned(frame, name)
             for attribute, inner in _attributes(value):
@@ -53,9 +68,9 @@ def named(thing: Any) -> tuple[str, Origin]:
 def _same(value: Any, thing: Any) -> bool:
     if value is thing:
         return True
-    if isinstance(value, Tensor):
+    if issubclass(type(value), Tensor):
         value = value._value
-    if isinstance(thing, Tensor):
+    if issubclass(type(thing), Tensor):
         thing = thing._value
     return type(value) is np.ndarray and type(thing) is np.ndarray and (
         value is thing or (value.size > 1 and value.size == thing.size      # or a reshape of it
@@ -63,20 +78,28 @@ def _same(value: Any, thing: Any) -> bool:
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """What an object of a class of the user's holds."""
-    if isinstance(value, (type, Tensor, Optimizer)) or not hasattr(value, "__dict__"):
+    """What an object of a class of the user's holds. Whatever it does when it is looked at (lazy
+    objects, mocks) is its own affair: then it holds nothing.
+    """
+    kind = type(value)                # not isinstance, which asks the object for its __class__
+    if issubclass(kind, (type, Tensor, Optimizer)):
         return
-    if isinstance(value, Module):
-        yield from value.named_children()
-    if not is_internal(getattr(sys.modules.get(type(value).__module__), "__file__", "") or ""):
-        yield from list(vars(value).items())
+    try:
+        held = list(object.__getattribute__(value, "__dict__").items())
+        if issubclass(kind, Module):
+            held = [*value._modules.items(), *held]
+        elif is_internal(getattr(sys.modules.get(kind.__module__), "__file__", "") or ""):
+            return
+    except Exception:  # noqa: BLE001  (any code of the user's)
+        return
+    yield from ((key, inner) for key, inner in held if type(key) is str)
 
 
 def keeper(nodes: Collection[Node]) -> tuple[str, Origin]:
     """The variable that keeps these nodes alive, by tensors in it, and the line that adds to it."""
     wanted = set(nodes)
     for frame in frames():
-        for name, value in list(frame.f_locals.items()):
+        for name, value in variables_of(frame).items():
             found = _holding(value, name, wanted)
             if found:
                 return found, _grown(frame, found)
@@ -87,7 +110,7 @@ def carried(frame: FrameType) -> tuple[str, Origin]:
     """The variable that is computed from itself and leads to a graph that is used up: a state that
     is carried from one step to the next; and the line that does so.
     """
-    for name, value in list(frame.f_locals.items()):
+    for name, value in variables_of(frame).items():
         known = [(name, value), *((f"{name}.{key}", inner) for key, inner in _attributes(value))]
         for path, inner in known:
             if _used_up(inner):
@@ -99,10 +122,11 @@ def carried(frame: FrameType) -> tuple[str, Origin]:
 
 def _used_up(value: Any) -> bool:
     """Is it a tensor, or a few, whose graph a backward pass has been through?"""
-    if isinstance(value, (tuple, list)) and len(value) <= 4:
+    if type(value) in (tuple, list) and len(value) <= 4:
         return any(map(_used_up, value))
-    return isinstance(value, Tensor) and value._node is not None and value.numel() > 1 and any(
-        node.freed is not None for node in reachable([value._node]))
+    if not issubclass(type(value), Tensor) or value._node is None or value.numel() < 2:
+        return False
+    return any(node.freed is not None for node in reachable([value._node]))
 
 
 def _holding(start: Any, name: str, wanted: set[Node]) -> str:
@@ -111,7 +135,7 @@ def _holding(start: Any, name: str, wanted: set[Node]) -> str:
     while waiting and seen < MOST:
         value, path, depth = waiting.popleft()
         seen += 1
-        if isinstance(value, Tensor):
+        if issubclass(type(value), Tensor):
             if value._node is not None and (value._node in wanted or (
                     value._node.prim is not None
                     and not wanted.isdisjoint(reachable([value._node])))):
@@ -119,10 +143,13 @@ def _holding(start: Any, name: str, wanted: set[Node]) -> str:
             continue
         if depth == DEPTH:
             continue
-        if isinstance(value, dict):
-            waiting += [(inner, path, depth + 1) for inner in value.values()]
-        elif isinstance(value, (list, tuple, deque, set)):
-            waiting += [(inner, path, depth + 1) for inner in value]
+        if issubclass(type(value), dict):
+            waiting += [(inner, path, depth + 1) for inner in dict.values(value)]
+        elif type(value) in (list, tuple, deque, set) or issubclass(type(value), (list, tuple)):
+            # Not by its own __iter__, which may be anything.
+            kind = list if issubclass(type(value), list) else (
+                tuple if issubclass(type(value), tuple) else type(value))
+            waiting += [(inner, path, depth + 1) for inner in kind.__iter__(value)]
         elif depth < 2:
             waiting += [(inner, f"{path}.{key}", depth + 1) for key, inner in _attributes(value)]
     return ""

@@ -7,6 +7,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from threading import get_ident
 from types import TracebackType
@@ -16,7 +17,6 @@ import numpy as np
 
 from chainrule.core import events
 from chainrule.core.bind import state as recording
-from chainrule.core.errors import ChainruleError
 from chainrule.core.node import Node, Origin, tick, write_record
 from chainrule.core.places import filled_at
 from chainrule.nn import Module
@@ -40,6 +40,7 @@ HEARD = {"close": events.EVENTS,
          "light": frozenset(("step", "compiled")),
          "counting": frozenset(("step", "compiled", "backward", "accumulated", "zero_grad"))}
 PAUSE = 4                 # so many times within a pause a compiled function asks again
+LONGEST = 60             # events of one step that are remembered
 CUTS = 200                # lines that stop gradients, remembered
 SILENCED: set[str] = set()
 
@@ -72,12 +73,14 @@ class Watch:
         self.modes: list[tuple[Any, bool]] = []
         self.witnesses = Witnesses()
         self.known: dict[int, Any] = {}         # weakly, the optimisers that have made a step
+        self.unset = False                      # the tape's level: the last step ended in no_grad
         self.several = False                    # backward passes in a step
         self.passed = 0                         # when the last pass was over, on the nodes' clock
         self.compiled = False
         self.skipped = 0                        # compiled steps that nobody was told of
         self.asked = 0.0
         self.before: dict[int, Array] = {}
+        self.seen: dict[Node, Any] = {}         # by the backward pass that is running
         self.closed = False
         self.thread: int | None = None          # the one that trains: the first that is heard
 
@@ -96,6 +99,8 @@ class Watch:
         try:
             if self.run.failure is None and self.run.steps and self.run.latest.events:
                 self._close()
+            elif self.run.failure is None and self.compiled:
+                self._look_last()
             if self.run.failure is None and self.run.error is not None:
                 self._ask(stopped=True)
         except DoctorWarning:
@@ -106,18 +111,25 @@ class Watch:
             remember(self.report)
         self.closed = True
 
+    def _look_last(self) -> None:
+        """Where machine code had the last word: are the weights still numbers?"""
+        step = Step(self.run.count, True)
+        self.run.steps.append(step)
+        self._see_parameters(step)
+        self._ask()
+
     def _off(self) -> None:
         events.ignore(self.listen)
         events.quiet = 0
         if recording.recording:
             recording.recording = 1
-        recording.dropped = None
+        recording.dropped = recording.seen = None
 
     @property
     def report(self) -> Report:
         """The findings so far, the gravest first."""
         return Report(sorted(self.found.values(), key=lambda f: (GRAVITY[f.severity], f.step)),
-                      self.run)
+                      self.run, silenced={*self.silenced, *SILENCED})
 
     # ------------------------------------------------------------ steps
 
@@ -137,7 +149,8 @@ class Watch:
 
     def _hear(self, look: Look) -> None:
         wanted = HEARD[look]
-        if look == "light" and (self.several or not self.run.optimizers):
+        self.unset = not recording.recording      # here; the next pass will be outside of this
+        if look == "light" and (self.several or self.unset or not self.run.optimizers):
             wanted = wanted | {"backward"}
         events.listen(self.listen, wanted)
         # On a close step the tape keeps every value, read by rules or not; on others the last
@@ -178,7 +191,7 @@ class Watch:
         """
         seen: set[tuple[Any, ...]] = set()
         for rule in RULES.values():
-            if rule.id in self.silenced or rule.stops not in (None, stopped):
+            if rule.id in self.silenced or rule.id in SILENCED or rule.stops not in (None, stopped):
                 continue
             for finding in rule.function(self.run):
                 key = finding.key
@@ -187,8 +200,10 @@ class Watch:
                 if self.shown[key] >= rule.after and key not in self.found:
                     self.found[key] = finding
                     if self.warn and finding.severity == "error":
-                        warnings.warn(f"{finding.rule}: {finding.what}", DoctorWarning,
-                                      stacklevel=2)
+                        # At the user's line, and again in another watch.
+                        warnings.warn_explicit(
+                            f"{finding.rule}: {finding.what}", DoctorWarning,
+                            finding.place.file or "<doctor>", finding.place.line, registry={})
         for key in list(self.shown):
             if key not in seen:
                 del self.shown[key]
@@ -197,14 +212,16 @@ class Watch:
 
     def listen(self, event: str, facts: dict[str, Any]) -> None:
         me = get_ident()
-        if self.thread is None:
-            self.thread = me
-        elif me != self.thread:
-            return
+        if self.thread != me:
+            if self.thread is not None:
+                return
+            if event in ("backward", "step", "compiled"):      # others may be a loader's
+                self.thread = me
         try:
             step = self.run.steps[-1]
             if step.sampled:
-                self._closely(step, event, facts)
+                with np.errstate(all="ignore"):
+                    self._closely(step, event, facts)
             else:
                 self._lightly(step, event, facts)
         except DoctorWarning:            # made an error by a filter
@@ -217,8 +234,9 @@ class Watch:
         self._off()
         self.run.failure = fault
         if self.warn:
-            warnings.warn(f"the doctor failed and no longer watches; training goes on. Please "
-                          f"report this: {fault!r}", DoctorWarning, stacklevel=4)
+            with suppress(DoctorWarning):         # not even where warnings are errors
+                warnings.warn(f"the doctor failed and no longer watches; training goes on. Please "
+                              f"report this: {fault!r}", DoctorWarning, stacklevel=4)
 
     def _closely(self, step: Step, event: str, facts: dict[str, Any]) -> None:
         if event == "backward" and self._stepped_by_hand():
@@ -239,6 +257,9 @@ class Watch:
             handler(step, **facts)
         if event == "stepped":
             self._close()
+            self._open()
+        elif event == "accumulated" and len(step.events) >= LONGEST:
+            self._close()                         # no optimiser ends it, and memory has one
             self._open()
 
     def _lightly(self, step: Step, event: str, facts: dict[str, Any]) -> None:
@@ -275,6 +296,8 @@ class Watch:
                 step.losses.append(loss)
                 if not -self.limit < loss < self.limit or self.witnesses.lost(optimizer):
                     self._look_back(dropped, optimizer)
+                    if run.steps[-1].sampled:     # it will be closed as such
+                        return
         for ref, mode in self.modes:
             model = ref()
             if model is not None and model.training is not mode:
@@ -291,6 +314,8 @@ class Watch:
 
     def _pass_begins(self, step: Step, facts: dict[str, Any]) -> None:
         """Heard while passes are counted, where there are several in a step, or no optimiser."""
+        if self.unset and recording.recording:
+            self._hear(self.plan.now)
         if self.plan.now == "counting":
             self._count_cleared()
         if self._stepped_by_hand():
@@ -330,6 +355,8 @@ class Watch:
         if not self.plan.rouse():
             return
         graph = looked_back(dropped)
+        if graph is None:
+            return
         step = self._promote()
         step.graph = graph
         if optimizer is None:                     # another pass of this step has begun
@@ -359,7 +386,9 @@ class Watch:
             if grad is None or (closely and not np.any(grad._value)):
                 known[1] = 0
 
-    def _on_backward(self, step: Step, tensors: list[Any], roots: list[Root]) -> None:
+    def _on_backward(self, step: Step, tensors: list[Any], roots: list[Root],
+                     partial: bool = False) -> None:
+        self.run.partial = self.run.partial or partial
         if step.graph is not None and not step.graph.sound:      # of another pass in this step
             self._see_parameters(step)
             self._ask()
@@ -367,17 +396,13 @@ class Watch:
         self._count_cleared(closely=True)
         step.losses.append(float(sum(np.sum(y._value) for y in tensors)))
         self.run.roots.append(weakref.ref(roots[0][0]))
-        step.graph = Graph(roots)
+        # The gradients are those of the user's own pass: another one would run hooks twice.
+        recording.seen = self.seen = {}
+        step.graph = Graph(roots, {})
         if not self.given:
             self.run.models = modules_of(step.graph, self.run.models)
         if not self.run.optimizers:
             self._meet_bare(step.graph)
-        try:
-            _ = step.graph.gradients          # now, while the rules can still read
-        except ChainruleError:                # the pass itself will say so
-            step.graph = None
-            return
-        step.activations = list(activations(step.graph))
         step.drawn = tuple(masks(step.graph))
 
     def _meet_bare(self, graph: Graph) -> None:
@@ -391,6 +416,10 @@ class Watch:
                 run.bare[id(tensor)] = name, weakref.ref(tensor)
 
     def _on_accumulated(self, step: Step, leaves: list[Any]) -> None:
+        if step.sampled and step.graph is not None and self.seen:
+            step.graph.went_by(self.seen)
+            self.seen = {}
+            step.activations = list(activations(step.graph))
         passes = self.passes
         for p in leaves:
             known = passes.get(id(p))
@@ -398,6 +427,7 @@ class Watch:
                 key = id(p)
                 passes[key] = [weakref.ref(p, partial(self._gone, key)), 1]
                 self.run.reached.add(key)
+                self.run.writes[key] = write_record(p._value).count
             else:
                 known[1] += 1
         self.passed = tick()
@@ -440,6 +470,8 @@ class Watch:
             self.run.unrecorded.setdefault(id(p), place)
 
     def _on_zero_grad(self, step: Step, owner: Any) -> None:
+        if isinstance(owner, Optimizer) and id(owner) not in self.known:
+            self.run.idle.setdefault(id(owner), [owner, 0])[1] += 1
         self._forget(owner)
 
     def _forget(self, owner: Any) -> None:
@@ -457,6 +489,7 @@ class Watch:
     def _meet(self, optimizer: Optimizer) -> None:
         """A new optimiser begins another training: its first steps are looked at closely."""
         key = id(optimizer)
+        self.run.idle.pop(key, None)
         self.known[key] = weakref.ref(optimizer, partial(self._given_up, key))
         self.run.phase = len(self.run.losses)
         self.run.meet(optimizer)
@@ -518,6 +551,7 @@ def watch(*what: Any, every: int = EVERY, warn: bool = True,
     >>> seen.report.ok
     True
     """
+    silence = [silence] if isinstance(silence, str) else list(silence)
     models, optimizers = [], []
     for one in what:
         if isinstance(one, Module):

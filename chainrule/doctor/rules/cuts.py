@@ -46,6 +46,8 @@ def cut(run: Run) -> Iterator[Finding]:
     Told with certainty: the parameter is in an optimiser, no backward pass ever reached it, and it
     is among what that line was computed from; or its module was called, but only under `no_grad()`.
     """
+    if run.partial:
+        return
     held = held_by_optimizers(run)
     # Also those that only the optimiser knows: a module before the cut is not in the loss's graph.
     own = {id(p): (name, p) for name, p in run.parameters()}

@@ -51,7 +51,8 @@ def never_cleared(run: Run) -> Iterator[Finding]:
     backward = now.place("backward")
     yield Finding(
         "CR101", "error",
-        f".grad of {len(grown)} parameter{'s' * (len(grown) > 1)} holds {most} backward passes: "
+        f".grad of {len(grown)} parameter{'s' * (len(grown) > 1)} holds at least {most} backward "
+        "passes: "
         "it is never cleared.",
         "Each update repeats the gradients of all steps before, at weights they no longer belong "
         "to: the steps grow and the loss swings or explodes.",

@@ -24,7 +24,8 @@ CURES = {
     "div": "a / (b + 1e-6)                       # or (a / b) only where b is not 0",
     "sqrt": "(x + 1e-8).sqrt()                    # the slope of √ at 0 is infinite",
     "exp": "cr.exp(x.clamp(max=60))              # or logsumexp, softmax, sigmoid",
-    "pow": "(x.abs() + 1e-8) ** p                # a root of a negative number is no number",
+    "pow": "x.clamp(-1e6, 1e6) ** p              # too large; or, if p is no whole number:\n"
+           "(x.abs() + 1e-8) ** p",
     "softmax": "mask[:, 0] = False      # a row that is −∞ throughout has no softmax: leave one "
                "place\n                        # open, or those rows out",
     "acos": "cr.acos(x.clamp(-1 + 1e-6, 1 - 1e-6))      # its slope is infinite at ±1",
@@ -44,7 +45,7 @@ def _bad(x: Any) -> bool:
     return type(x) is np.ndarray and x.dtype.kind == "f" and not np.isfinite(x).all()
 
 
-@rule("CR501", "a number that is none, in the forward pass", example=REGRESSION + OPTIMIZER + """
+@rule("CR501", "NaN or ∞ in the forward pass", example=REGRESSION + OPTIMIZER + """
 for step in range(3):
     optimizer.zero_grad()
     loss = (cr.log(model(x)) ** 2).mean()
@@ -97,7 +98,8 @@ def overflow(run: Run) -> Finding | None:
             f"{node.name} makes the first {kind}: {int((~np.isfinite(value)).sum())} of "
             f"{value.size} results, of {given or 'operands that were not kept'}.",
             "Every number computed from it is lost, and after one step so are the weights.",
-            CURES.get(node.name, "# keep its operands where it is defined"), node.origin,
+            CURES.get(node.name, f"# print what goes into {node.name}: it is too large, or outside "
+                      "of where it is defined"), node.origin,
             subject=node.origin.module, evidence={"operation": node.name},
             step=run.latest.number)
     return None
@@ -132,13 +134,16 @@ def _masking(x: Any) -> bool:
     return not np.isnan(x).any() and not np.isposinf(x).any()
 
 
-@rule("CR502", "the data hold a number that is none", example=REGRESSION + """
+@rule("CR502", "NaN or ∞ in the data", example=REGRESSION + """
 x[3, 1] = float("nan")
 """ + OPTIMIZER + MSE + LOOP, cured=REGRESSION + OPTIMIZER + MSE + LOOP)
 def in_the_data(run: Run) -> Iterator[Finding]:
-    """An input or target that was given has NaN or ∞ in it."""
+    """An input or target that was given has NaN or ∞ in it, and the loss or a gradient is none
+    either: what is masked before it gets there does no harm.
+    """
     graph = run.latest.graph
-    if graph is None:
+    if graph is None or run.latest.loss is None or (
+            np.isfinite(run.latest.loss) and _gradients_finite(run)):
         return
     for node in graph.order:
         for value, edge in zip(graph.saved[node], node.inputs, strict=False):
@@ -148,7 +153,7 @@ def in_the_data(run: Run) -> Iterator[Finding]:
                     continue
                 name, place = named(value)
                 count = int((~np.isfinite(value)).sum())
-                first = tuple(int(i[0]) for i in np.nonzero(~np.isfinite(value)))
+                first = tuple(int(i[0]) for i in np.nonzero(np.atleast_1d(~np.isfinite(value))))
                 yield Finding(
                     "CR502", "error",
                     f"{name or 'an array'} given to {node.name}, {type_of(value)}, has {count} "
@@ -160,7 +165,7 @@ def in_the_data(run: Run) -> Iterator[Finding]:
                 return
 
 
-@rule("CR503", "a number that is none, in the backward pass", example="""
+@rule("CR503", "NaN or ∞ in the backward pass", example="""
 import chainrule as cr
 from chainrule import nn
 
@@ -240,7 +245,8 @@ def exploded(run: Run) -> Iterator[Finding]:
     """
     losses = [x for x in run.losses[run.phase:] if np.isfinite(x)]
     start = max(map(abs, losses[:3 if len(losses) >= 6 else 1]), default=0.0)
-    start = max(start, 1e-8)
+    # A task that changes after a perfect fit is no explosion.
+    start = max(start, 1e-8, 3e-3 * max(map(abs, run.losses[:run.phase]), default=0.0))
     if len(losses) < 3 or not (losses[-1] > 1000 * start and (
             losses[-2] > 100 * start or losses[-1] > 1e5 * start)):
         return
@@ -258,3 +264,51 @@ def exploded(run: Run) -> Iterator[Finding]:
         "Each step goes further past the valley than the one before.",
         cure, rate_set(run), subject="learning rate",
         evidence={"first": losses[0], "last": losses[-1]}, step=run.latest.number)
+
+
+@rule("CR506", "the weights were lost between two looks", example=REGRESSION + OPTIMIZER + MSE + """
+@cr.compile
+def training_step(x, y):
+    optimizer.zero_grad()
+    loss = loss_fn(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+for step in range(4_000):
+    training_step(x, y if step != 2_000 else y * float("nan"))
+""", cured=REGRESSION + OPTIMIZER + MSE + """
+@cr.compile
+def training_step(x, y):
+    optimizer.zero_grad()
+    loss = loss_fn(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+for step in range(4_000):
+    training_step(x, y)
+""")
+def lost_between(run: Run) -> Iterator[Finding]:
+    """The weights are NaN or ∞, and at the last close look they were not.
+
+    Compiled steps are looked at now and then; what happened in between was not seen. (Of eager
+    steps every one is guarded, and the operation is named: CR501, CR503.)
+    """
+    steps = run.sampled(2)
+    if len(steps) < 2 or steps[1].number <= steps[0].number + 1:
+        return
+    before, now = steps
+    lost = [name for name, p in now.parameters.items() if not p.weight.finite]
+    if not lost or any(name in before.parameters and not (
+            before.parameters[name].weight.finite and before.parameters[name].update is not None
+            and np.isfinite(before.parameters[name].update or 0.0)) for name in lost):
+        return
+    yield Finding(
+        "CR506", "error",
+        f"{lost[0]} and {len(lost) - 1} more are NaN or ∞ since some step between {before.number} "
+        f"and {now.number}, of which nothing was seen.",
+        "Every loss and every gradient from then on is NaN.",
+        "# leave out @cr.compile for once, or cr.doctor.watch(every=1): then the operation is "
+        "named", before.place("backward"), subject=lost[0], evidence={"lost": len(lost)},
+        step=now.number)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from chainrule.core.node import Origin
+from chainrule.core.node import Origin, write_record
 from chainrule.core.places import filled_at, made_at, place_of
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.history import Run, Step
@@ -19,7 +19,9 @@ SEEN = 8            # steps after which every optimiser of the loop has had its 
 
 
 def held_by_optimizers(run: Run) -> dict[int, Any]:
-    return {id(p): p for optimizer in run.optimizers for group in optimizer.param_groups
+    """By id: also of those that have only cleared gradients so far."""
+    known = (*run.optimizers, *(optimizer for optimizer, _ in run.idle.values()))
+    return {id(p): p for optimizer in known for group in optimizer.param_groups
             for p in group["params"]}
 
 
@@ -238,7 +240,7 @@ def not_reached(run: Run) -> Iterator[Finding]:
     reason, CR301 says so, and is an error.
     """
     step = run.latest
-    if not step.losses or not run.optimizers:
+    if not step.losses or not run.optimizers or run.partial:
         return
     held, own = held_by_optimizers(run), parameters_of(run)
     # Where a model has parameters that wait for an optimiser, it holds those of another: CR202.
@@ -251,7 +253,7 @@ def not_reached(run: Run) -> Iterator[Finding]:
                 f"{name} has never got a gradient: the loss does not depend on it.",
                 "It stays as it was initialised. Most often a layer is called and its result not "
                 "used, or another name was meant.",
-                f"cr.doctor.why_none({'model' if id(p) in own else 'optimizer'}.{name}, loss)",
+                "# is the layer called, and its result used? cr.doctor.why_none(p, loss) asks",
                 made_at(p._node), subject=name, step=step.number)
 
 
@@ -329,9 +331,10 @@ def steps_too_small(run: Run) -> Iterator[Finding]:
         return
     yield Finding(
         "CR208", "warning",
-        f"each step changes the weights by at most {largest:.1e} of their size.",
-        "At that pace it takes a million steps to move a weight by its own size; about 1e-3 is "
-        "usual.", f"lr={_round(max(run.latest.rates) * 1e-3 / max(largest, 1e-8)):g}"
+        f"each step changes the weights by at most {largest:.1e} of their size."
+        if largest else "the steps change nothing: they are lost to rounding.",
+        "At that pace it takes a million steps to move a weight by its own size, or more; about "
+        "1e-3 is usual.", f"lr={_round(max(run.latest.rates) * 1e-3 / max(largest, 1e-8)):g}"
         if run.latest.rates else f"# a rate {_round(1e-3 / max(largest, 1e-8)):g} times larger",
         rate_set(run), subject="learning rate", evidence={"ratio": largest},
         step=run.latest.number)
@@ -368,6 +371,33 @@ def steps_too_large(run: Run) -> Iterator[Finding]:
         f"# a rate {_round(largest / 1e-2):g} times smaller", rate_set(run),
         subject="learning rate", evidence={"ratio": largest, "parameter": name},
         step=run.latest.number)
+
+
+@rule("CR210", "an optimiser that never makes a step", example=REGRESSION + OPTIMIZER + MSE + """
+for step in range(12):
+    optimizer.zero_grad()
+    loss = loss_fn(model(x), y)
+    loss.backward()
+    optimizer.step              # without brackets it is not called
+""", cured=REGRESSION + OPTIMIZER + MSE + LOOP)
+def never_steps(run: Run) -> Iterator[Finding]:
+    """An optimiser clears the gradients again and again, and its `step()` is never called.
+
+    Told from the eighth time on, if nobody has written into its parameters either.
+    """
+    for optimizer, cleared in run.idle.values():
+        own = [p for group in optimizer.param_groups for p in group["params"]]
+        if cleared < SEEN or not run.latest.losses or any(
+                write_record(p._value).count > run.writes.get(id(p), 0) for p in own):
+            continue
+        if not any(id(p) in run.reached for p in own):
+            continue
+        yield Finding(
+            "CR210", "error",
+            f"the optimiser made here has cleared the gradients {cleared} times and never made a "
+            "step.", "Its weights stay what they were.",
+            "optimizer.step()      # after backward(), with brackets", made(run, optimizer),
+            evidence={"cleared": cleared}, step=run.latest.number)
 
 
 def ratios_of(step: Step) -> dict[str, float]:

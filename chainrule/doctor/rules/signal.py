@@ -465,6 +465,18 @@ def symmetric(run: Run) -> Iterator[Finding]:
 
     Equal but for rounding, which is 10⁻⁶ of the largest weight and 10⁻³ of the largest gradient.
     """
+    blank = [(name, p) for name, p in run.parameters() if p.ndim > 1 and p.grad is not None
+             and not np.any(p._value) and not np.any(p.grad._value)]
+    if len(blank) > 1 and run.latest.losses:
+        name, p = blank[0]
+        place = run.filled.get(id(p), NOWHERE)
+        yield Finding(
+            "CR606", "error", f"{name} and {len(blank) - 1} more weights are all 0, and so are "
+            "their gradients.", "A weight of 0 passes nothing on, forward or back, so that none of "
+            "them ever changes.", "nn.init.kaiming_uniform_(weight)      # one of them may be 0",
+            place if place.file else made_at(p._node), subject=name,
+            evidence={"weights": len(blank)}, step=run.latest.number)
+        return
     for name, p in run.parameters():
         value = p._value
         if value.ndim < 2 or value.shape[0] < 2 or not p.requires_grad or p.grad is None:

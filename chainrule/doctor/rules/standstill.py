@@ -220,7 +220,7 @@ def _given(graph: Graph) -> Iterator[tuple[Any, Any]]:
                 yield node, value
 
 
-@rule("CR505", "weights that are no numbers before the first step", example=REGRESSION + OPTIMIZER
+@rule("CR505", "NaN or ∞ in the weights before the first step", example=REGRESSION + OPTIMIZER
       + MSE + """
 model[0].weight.data[2, 1] = float("nan")      # as from a file saved too late
 """ + LOOP, cured=REGRESSION + OPTIMIZER + MSE + LOOP)

@@ -6,6 +6,7 @@ The writers beside this file draw the same chart with characters, as SVG and wit
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,8 +93,10 @@ def axis(values: Sequence[float], log: bool, most: int) -> Axis:
         values = (1.0, 10.0) if log else (0.0, 1.0)
     low, high = min(values), max(values)
     if log:
-        room = max((high / low) ** ROOM, 2.0 if high <= low * 2 else 1.0)
-        low, high = low / room, high * room
+        # By logarithms, which do not overflow; the ends stay numbers.
+        span = math.log10(high) - math.log10(low)
+        room = 10.0 ** max(span * ROOM, math.log10(2.0) if span <= math.log10(2.0) else 0.0)
+        low, high = max(low / room, sys.float_info.min), min(high * room, sys.float_info.max)
         return Axis(low, high, True, powers(low, high, most))
     if high == low:
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
