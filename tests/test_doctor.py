@@ -215,8 +215,8 @@ def with_a_compiled_step(program):
                                 if "cr.compile" not in rule.example])
 def test_a_compiled_step_is_seen_as_the_eager_one(id, monkeypatch):
     # Machine code does 400 steps before it is time for the next close look; here it always is.
-    monkeypatch.setattr(plan, "SHARE", 1e9)
-    monkeypatch.setattr(watching, "SHARE", 1e9)
+    monkeypatch.setattr(plan, "RARE", 1e9)
+    monkeypatch.setattr(watching, "RARE", 1e9)
     program = RULES[id].example
     eager = seen(program, f"{id}_eager")
     compiled = seen(with_a_compiled_step(program), f"{id}_compiled")

@@ -13,6 +13,7 @@ YOUNG, SOON = 100, 25     # and twice as often until the 100th
 LEAD = 8                  # so many steps before a close look, backward passes are counted
 EARLY = 400               # from here on only if it takes no more than a share of the time
 SHARE = 0.01
+RARE = 0.005              # the same for compiled steps, which are looked at by running their Python
 ALERTS, ALERT = 48, 6     # when something happens: so many steps at once, and in all
 
 
@@ -41,7 +42,7 @@ class Plan:
         return self.now
 
     def _look(self, count: int, since: float, compiled: bool) -> Look:
-        dear = since <= self.cost / SHARE
+        dear = since <= self.cost / (RARE if compiled else SHARE)
         self.wake = 0
         if self.alert > 0:
             self.alert -= 1

@@ -29,7 +29,7 @@ from .finding import GRAVITY, Finding
 from .graph import Graph
 from .history import CutSeen, Event, Numbers, ParameterSeen, Run, Step
 from .looking import Dropped, Root, Witnesses, activations, looked_back, masks, modules_of
-from .plan import EVERY, SHARE, Look, Plan
+from .plan import EVERY, RARE, Look, Plan
 from .report import Report
 from .rule import RULES
 from .variables import named
@@ -454,7 +454,7 @@ class Watch:
         self.compiled, self.asked = True, now
         self._open()
         if not self.run.latest.sampled:
-            pause = self.plan.looked + self.plan.cost / SHARE - now
+            pause = self.plan.looked + self.plan.cost / RARE - now
             self.skipped = events.quiet = max(0, min(10_000, int(pause / PAUSE / max(each, 1e-7))))
 
     def _on_cut(self, step: Step, what: str, node: Node | None) -> None:
