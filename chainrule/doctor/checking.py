@@ -66,6 +66,7 @@ def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None
     watching.remembered = False
     if modules and (loss is not None or not isinstance(what, Module)):
         watching.run.treat = partial(treat, what, batch, loss=loss)
+    inputs = [(x, x._grad) for x in batch if isinstance(x, Tensor)]
     with kept(modules, optimizers, others), warnings.catch_warnings(), watching:
         warnings.simplefilter("ignore")
         for _ in range(steps):
@@ -76,6 +77,8 @@ def check(what: Callable[..., Any], *batch: Any, loss: Callable[..., Any] | None
                 break
             if isinstance(what, Module) and optimizer is None:
                 watching.next()
+    for x, gradient in inputs:
+        x._grad = gradient
     report = watching.report
     if watching.run.error is not None and report.ok:
         raise watching.run.error         # a step that fails is not healthy, whoever finds no cause

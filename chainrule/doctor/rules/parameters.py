@@ -245,16 +245,23 @@ def not_reached(run: Run) -> Iterator[Finding]:
     held, own = held_by_optimizers(run), parameters_of(run)
     # Where a model has parameters that wait for an optimiser, it holds those of another: CR202.
     waiting = any(key not in held and p.grad is not None for key, (_, p) in own.items())
+    missed: dict[str, list[tuple[str, Any]]] = {}          # by layer
     for name, p in own.values() if waiting else run.parameters():
         if id(p) in held and p.requires_grad and p.grad is None and id(p) not in run.reached \
+                and id(p) not in run.unrecorded \
                 and not any(id(p) in cut.leaves for cut in run.cuts):
-            yield Finding(
-                "CR205", "warning",
-                f"{name} has never got a gradient: the loss does not depend on it.",
-                "It stays as it was initialised. Most often a layer is called and its result not "
-                "used, or another name was meant.",
-                "# is the layer called, and its result used? cr.doctor.why_none(p, loss) asks",
-                made_at(p._node), subject=name, step=step.number)
+            missed.setdefault(name.rpartition(".")[0], []).append((name, p))
+    for (name, p), *others in missed.values():
+        rest = f" and {len(others)} more of its layer have" if others else " has"
+        yield Finding(
+            "CR205", "warning",
+            f"{name}{rest} never got a gradient: the loss does not depend on "
+            f"{'them' if others else 'it'}.",
+            "What gets none stays as it was initialised. Most often a layer is called and its "
+            "result not used, or another name was meant.",
+            "# is the layer called, and its result used? cr.doctor.why_none(p, loss) asks",
+            made_at(p._node), subject=name, evidence={"parameters": 1 + len(others)},
+            step=step.number)
 
 
 @rule("CR206", "the scheduler comes before the optimiser", after=3,
@@ -335,6 +342,8 @@ def steps_too_small(run: Run) -> Iterator[Finding]:
         if largest else "the steps change nothing: they are lost to rounding.",
         "At that pace it takes a million steps to move a weight by its own size, or more; about "
         "1e-3 is usual.", f"lr={_round(max(run.latest.rates) * 1e-3 / max(largest, 1e-8)):g}"
+        if run.latest.rates and max(run.latest.rates) > 1e-12 else
+        "# the schedule has brought the rate to next to nothing: step it once per epoch"
         if run.latest.rates else f"# a rate {_round(1e-3 / max(largest, 1e-8)):g} times larger",
         rate_set(run), subject="learning rate", evidence={"ratio": largest},
         step=run.latest.number)

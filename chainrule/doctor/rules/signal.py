@@ -132,8 +132,10 @@ def vanishing(run: Run) -> Iterator[Finding]:
         f"what {found[-1].name} gets.",
         f"Early layers hardly move, and the network learns as if it had only its last ones."
         f"{_blamed(flattest)}",
-        "nn.ReLU() instead of a squashing activation, with nn.init.kaiming_uniform_(weight), a\n"
-        "normalisation (nn.LayerNorm) or a path around each block (x + block(x))",
+        ("nn.init.kaiming_normal_(weight), a normalisation (nn.LayerNorm)\n"
+         if flattest is not None and flattest.cornered else
+         "nn.ReLU() instead of a squashing activation, with nn.init.kaiming_uniform_(weight), a\n"
+         "normalisation (nn.LayerNorm) ") + "or a path around each block (x + block(x))",
         flattest.place if flattest is not None else run.latest.place("backward"),
         subject=found[0].name, evidence={"ratio": ratio, "per layer": factor},
         step=run.latest.number)
