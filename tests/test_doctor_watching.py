@@ -16,6 +16,7 @@ from chainrule import nn
 from chainrule.core import events
 from chainrule.core.bind import state
 from chainrule.core.places import made_at, place_of
+from chainrule.doctor.graph import Graph
 from chainrule.doctor.plan import Plan
 from chainrule.doctor.rule import RULES, Rule
 from chainrule.doctor.watching import DoctorWarning, Watch
@@ -312,6 +313,21 @@ def test_a_retained_gradient_is_that_of_one_pass():
     h.retain_grad()
     cr.doctor.blame(h.sum())
     assert h.grad is None
+
+
+def test_a_function_that_is_called_like_an_operation_is_still_the_users():
+    class exp(cr.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            raise AssertionError("this is the user's to run")
+
+    loss = exp.apply(cr.ones(2, requires_grad=True)).sum()
+    assert Graph([(loss._node, None)]).foreign
+    assert not Graph([(cr.ones(2, requires_grad=True).exp().sum()._node, None)]).foreign
 
 
 def test_a_checkpoint_may_go_back_within_a_pass():

@@ -118,8 +118,9 @@ class Graph:
     @property
     def foreign(self) -> bool:
         """Would another pass run code of the user's: hooks, or the backward of a `Function`?"""
+        # By the row itself: a `Function` may be called like one.
         return any(node.hooks is not None or (node.prim is not None
-                                              and node.prim.name not in TABLE)
+                                              and TABLE.get(node.prim.name) is not node.prim)
                    for node in self.order)
 
     @property

@@ -105,7 +105,7 @@ class Watch:
                 self._ask(stopped=True)
         except DoctorWarning:
             raise
-        except Exception as fault:  # noqa: BLE001
+        except Exception as fault:  # noqa: BLE001  (told, and kept in the report)
             self._fail(fault)
         if self.remembered:
             remember(self.report)

@@ -122,6 +122,12 @@ def check_options(name: str, mode: str, max_norm: float | None, scale_grad_by_fr
     """Raises `SettingError` for a mode that does not exist, and for what is not supported."""
     if mode not in ("mean", "sum", "max"):
         raise SettingError(f"{name}: mode={mode!r} must be 'mean', 'sum' or 'max'")
+    refuse_options(name, max_norm, scale_grad_by_freq, sparse)
+
+
+def refuse_options(name: str, max_norm: float | None, scale_grad_by_freq: bool, sparse: bool
+                   ) -> None:
+    """Raises `SettingError` for what tables of rows do not support."""
     for option, value in (("max_norm", max_norm), ("scale_grad_by_freq", scale_grad_by_freq),
                           ("sparse", sparse)):
         if value:

@@ -9,14 +9,36 @@ from chainrule.tensor import Tensor
 
 from . import functional as F
 from . import init
-from .bags import check_options
+from .bags import check_options, refuse_options
 from .linear import empty_parameter, whole
 from .module import Module
 from .naming import described
 from .parameter import Parameter
 
 
-class Embedding(Module):
+class _Table(Module):
+    """A weight of rows, one of which may be for padding."""
+
+    def _fill(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None,
+              weight: Any, freeze: bool, dtype: Any) -> None:
+        whole(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = _padding(self, padding_idx, num_embeddings)
+        if weight is None:
+            self.weight = empty_parameter(num_embeddings, embedding_dim, dtype=dtype)
+            self.reset_parameters()
+        else:
+            self.weight = Parameter(weight, not freeze)
+
+    def reset_parameters(self) -> None:
+        """Draws the rows anew."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            init.zeros_(self.weight[self.padding_idx])
+
+
+class Embedding(_Table):
     """Rows of `weight` (num_embeddings, embedding_dim) at integers (...): (..., embedding_dim).
 
     Rows start normal(0, 1); the row `padding_idx` starts at zero and gets no gradient.
@@ -35,25 +57,8 @@ class Embedding(Module):
                  _weight: Tensor | None = None, _freeze: bool = False, device: Any = None,
                  dtype: Any = None) -> None:
         super().__init__()
-        whole(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        for name, value in (("max_norm", max_norm), ("scale_grad_by_freq", scale_grad_by_freq),
-                            ("sparse", sparse)):
-            if value:
-                raise SettingError(f"Embedding: {name}={value!r} is not supported; leave it out")
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
-        self.padding_idx = _padding(self, padding_idx, num_embeddings)
-        if _weight is None:
-            self.weight = empty_parameter(num_embeddings, embedding_dim, dtype=dtype)
-            self.reset_parameters()
-        else:
-            self.weight = Parameter(_weight, not _freeze)
-
-    def reset_parameters(self) -> None:
-        """Draws the rows anew."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            init.zeros_(self.weight[self.padding_idx])
+        refuse_options("Embedding", max_norm, scale_grad_by_freq, sparse)
+        self._fill(num_embeddings, embedding_dim, padding_idx, _weight, _freeze, dtype)
 
     @classmethod
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True,
@@ -73,7 +78,7 @@ class Embedding(Module):
         return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
 
 
-class EmbeddingBag(Module):
+class EmbeddingBag(_Table):
     """The mean, sum or max of the rows of `weight` that each bag of integers names: (B, dim).
 
     The input is (B, N), bags of equal size, or (M,), all bags one after the other, with offsets
@@ -97,24 +102,10 @@ class EmbeddingBag(Module):
                  include_last_offset: bool = False, padding_idx: int | None = None,
                  device: Any = None, dtype: Any = None, _freeze: bool = False) -> None:
         super().__init__()
-        whole(self, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         check_options("EmbeddingBag", mode, max_norm, scale_grad_by_freq, sparse)
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
         self.mode = mode
         self.include_last_offset = include_last_offset
-        self.padding_idx = _padding(self, padding_idx, num_embeddings)
-        if _weight is None:
-            self.weight = empty_parameter(num_embeddings, embedding_dim, dtype=dtype)
-            self.reset_parameters()
-        else:
-            self.weight = Parameter(_weight, not _freeze)
-
-    def reset_parameters(self) -> None:
-        """Draws the rows anew."""
-        init.normal_(self.weight)
-        if self.padding_idx is not None:
-            init.zeros_(self.weight[self.padding_idx])
+        self._fill(num_embeddings, embedding_dim, padding_idx, _weight, _freeze, dtype)
 
     @classmethod
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True,

@@ -257,7 +257,23 @@ class CosineAnnealingLR(LRScheduler):
         return [self.eta_min + (base - self.eta_min) * part for base in self.base_lrs]
 
 
-class SequentialLR(LRScheduler):
+class _Several(LRScheduler):
+    """Made of other schedules, whose states are saved with its own."""
+
+    _schedulers: Sequence[Any]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(),
+                "_schedulers": [schedule.state_dict() for schedule in self._schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        own = dict(state_dict)
+        for schedule, saved in zip(self._schedulers, own.pop("_schedulers"), strict=True):
+            schedule.load_state_dict(saved)
+        super().load_state_dict(own)
+
+
+class SequentialLR(_Several):
     """Runs one schedule after the other; `milestones` are the epochs at which the next begins."""
 
     _unsaved = ("optimizer", "_schedulers")
@@ -295,18 +311,8 @@ class SequentialLR(LRScheduler):
             schedule.step()
         self._last_lr = schedule.get_last_lr()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(),
-                "_schedulers": [schedule.state_dict() for schedule in self._schedulers]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        own = dict(state_dict)
-        for schedule, saved in zip(self._schedulers, own.pop("_schedulers"), strict=True):
-            schedule.load_state_dict(saved)
-        super().load_state_dict(own)
-
-
-class ChainedScheduler(LRScheduler):
+class ChainedScheduler(_Several):
     """Several schedules of one optimiser that all act in each step.
 
     >>> import chainrule as cr
@@ -348,16 +354,6 @@ class ChainedScheduler(LRScheduler):
         for schedule in self._schedulers:
             schedule.step()
         self._last_lr = self._rates()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(),
-                "_schedulers": [schedule.state_dict() for schedule in self._schedulers]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        own = dict(state_dict)
-        for schedule, saved in zip(self._schedulers, own.pop("_schedulers"), strict=True):
-            schedule.load_state_dict(saved)
-        super().load_state_dict(own)
 
 
 class ReduceLROnPlateau(LRScheduler):

@@ -6,7 +6,6 @@ Two of them are also asked while it runs, where the same fault stops nothing.
 from __future__ import annotations
 
 import ast
-import os
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.errors import ChainruleError
-from chainrule.core.node import Origin
+from chainrule.core.node import Origin, is_internal
 from chainrule.core.places import NOWHERE, place_of
 from chainrule.doctor.finding import Finding
 from chainrule.doctor.history import Run
@@ -23,8 +22,6 @@ from chainrule.doctor.variables import assigned, carried
 
 from .parameters import held_by_optimizers
 from .programs import CLASSES, ENTROPY, LOOP, MSE, OPTIMIZER, REGRESSION
-
-LIBRARY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 
 
 def marked(error: BaseException | None, id: str) -> ChainruleError | None:
@@ -42,7 +39,7 @@ def frames(error: BaseException) -> list[Any]:
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith((LIBRARY, "<frozen")):
+        if not is_internal(file) and not file.startswith("<frozen"):
             found.append(trace)
         trace = trace.tb_next
     return found
